@@ -1,0 +1,46 @@
+"""`mailtui log`: events and operator actions."""
+
+import click
+
+from mailtui.cli import output
+from mailtui.cli.ask import limit_option, source
+from mailtui.cli.frame import Place, command_options
+from mailtui.control.reads import Document
+from mailtui.events import escape
+
+
+@click.command("log")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now on. Needs a running relay.")
+@limit_option
+@command_options()
+def log(place: Place, follow: bool, limit: int) -> None:
+    """The last events and operator actions, newest last.
+
+    \b
+    Examples:
+      mailtui log --limit 200
+      mailtui log --follow --json
+    """
+    with source(place) as relay:
+        coming = relay.follow() if follow else iter(())
+        for row in relay.log(limit=limit or 1_000_000):
+            _print(place, row)
+        for row in coming:
+            _print(place, row)
+
+
+def _print(place: Place, row: Document) -> None:
+    if place.json:
+        output.json_lines([row])
+    else:
+        output.say(line(row))
+
+
+def line(row: Document) -> str:
+    """An entry for people."""
+    fields = " ".join(
+        f"{name}={escape(value) if isinstance(value, str) else value}"
+        for name, value in row.items()
+        if name not in ("at", "event") and value not in ("", None)
+    )
+    return f"{output.local(row['at'])} {row['event']} {fields}".rstrip()

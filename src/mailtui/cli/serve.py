@@ -1,0 +1,52 @@
+"""`mailtui serve`: the relay alone, in the foreground."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mailtui.cli.frame import Fail, Place, command_options
+
+
+def quick_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The quick options: a relay without a configuration file."""
+    for option in (
+        click.option("--hostname", metavar="NAME", help="The relay's name in EHLO and Received lines."),
+        click.option("--smarthost", metavar="HOST:PORT", help="Send everything that no route matches there."),
+        click.option("--listen", metavar="HOST:PORT", multiple=True, help="Listen here (repeatable; replaces all)."),
+    ):
+        function = option(function)
+    return function
+
+
+@click.command("serve")
+@quick_options
+@click.option("--paused", is_flag=True, help="Start with delivery paused.")
+@command_options(json=False)
+def serve(place: Place, listen: tuple[str, ...], smarthost: str | None, hostname: str | None, paused: bool) -> int:
+    """Run the relay in the foreground.
+
+    Without options and without a configuration file it listens on 127.0.0.1:2525, relays for this machine only and
+    delivers by MX. SIGTERM drains and ends it.
+
+    \b
+    Examples:
+      mailtui serve
+      mailtui serve --listen 127.0.0.1:2525 --smarthost smtp.example.net:25 --hostname relay.example.org
+    """
+    from mailtui.config import ConfigError, QuickOptions, check_files, load
+
+    quick = QuickOptions(tuple(listen), smarthost or "", hostname or "")
+    try:
+        settings = load(place.config, quick, place.state)
+    except ConfigError as error:
+        # A person who starts a relay wants all of it; each error is a line of its own, as in config check.
+        raise Fail("\n".join(error.errors), 2) from None
+    if problems := check_files(settings):
+        raise Fail("\n".join(problems), 2)
+    from mailtui.relay import StartError, run
+
+    try:
+        return run(settings, place.state, place.socket, paused=paused)
+    except StartError as error:
+        raise Fail(str(error), 2) from None

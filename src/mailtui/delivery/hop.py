@@ -1,0 +1,158 @@
+"""A next hop: its window, rate, back-off and health, what waits for it in memory, and its open connections.
+
+Promises: fresh mail before retried, round-robin over submitters within each; after a failure of the hop itself nothing
+is dialled until the back-off ends, then one message goes first.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+
+from mailtui.delivery.attempt import Work
+from mailtui.delivery.client import Session
+from mailtui.model import Plan, State, Verdict
+
+# Concurrency to a hop that we know nothing about yet; what Postfix found (SCHEDULER_README).
+FIRST_WINDOW = 5.0
+
+# How far ahead work is claimed for a hop, in multiples of its window: enough to keep its connections busy while the
+# next claim commits, little enough to be given back quickly.
+AHEAD = 4
+
+# A hop that could not be reached is left alone this long (doubled each time, up to the last); then one message probes.
+BACKOFF_FIRST = 30.0
+BACKOFF_LAST = 900.0
+
+# An idle connection is kept this long: long enough for a trickle of mail, shorter than servers' patience.
+IDLE = 5.0
+
+# A connection carries this many messages and is replaced then, so that load balancers see us again.
+MAX_TRANSACTIONS = 1000
+
+
+class FairQueue:
+    """Work in memory: fresh before retried, round-robin over submitters."""
+
+    def __init__(self) -> None:
+        self._lanes: tuple[OrderedDict[str, deque[Work]], ...] = (OrderedDict(), OrderedDict())
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def push(self, work: Work) -> None:
+        first = work.recipients[0]
+        lane = self._lanes[0 if first.state is State.QUEUED else 1]
+        waiting = lane.get(first.submitter)
+        if waiting is None:
+            waiting = lane[first.submitter] = deque()
+        waiting.append(work)
+        self._length += 1
+
+    def pop(self) -> Work | None:
+        for lane in self._lanes:
+            if lane:
+                submitter, waiting = next(iter(lane.items()))
+                work = waiting.popleft()
+                if waiting:
+                    lane.move_to_end(submitter)
+                else:
+                    del lane[submitter]
+                self._length -= 1
+                return work
+        return None
+
+    def drain(self) -> list[Work]:
+        """Everything, taken out."""
+        found = []
+        while (work := self.pop()) is not None:
+            found.append(work)
+        return found
+
+
+class Rate:
+    """`COUNT/PERIOD` messages: they are spread evenly, and after a pause a tenth of them may go at once."""
+
+    def __init__(self, count: int, period: float) -> None:
+        self._interval = period / count
+        self._burst = max(1.0, count / 10) * self._interval
+        self._next = 0.0
+
+    def reserve(self, monotonic: float) -> float:
+        """The moment (monotonic) at which the next message may go; it is taken."""
+        at = max(self._next, monotonic - self._burst + self._interval)
+        self._next = at + self._interval
+        return at
+
+
+class IdleConnection:
+    """A connection waiting for work: its worker sleeps on `work`."""
+
+    __slots__ = ("session", "since", "work")
+
+    def __init__(self, session: Session, since: float, work: "asyncio.Future[Work | None]") -> None:
+        self.session = session
+        self.since = since
+        self.work = work
+
+
+class NextHop:
+    """The state of one next hop. The scheduler acts; this only knows."""
+
+    def __init__(self, key: str, limit: int, rate: tuple[int, float] | None) -> None:
+        self.key = key
+        self.limit = limit
+        self.plan: Plan | None = None  # the latest one seen
+        self.window = min(FIRST_WINDOW, float(limit))
+        self.queue = FairQueue()
+        self.busy: dict[int, Work] = {}  # by worker number: what is on a connection now
+        self.idle: list[IdleConnection] = []
+        self.workers = 0
+        self.claiming = 0  # messages being claimed for it
+        self.waiting: OrderedDict[str, None] = OrderedDict()  # destinations with parked work that is due
+        self.failures = 0  # in a row
+        self.backoff_until = 0.0  # wall time
+        self.backoff_since = 0.0
+        self.last_failure: Verdict | None = None
+        self.last_reply = ""
+        self.last_success: float | None = None
+        self.rate = Rate(*rate) if rate else None
+        self.rate_until = 0.0
+
+    def backing_off(self, now: float) -> bool:
+        return self.backoff_until > now
+
+    def room(self, now: float) -> int:
+        """How many more messages may be claimed for it."""
+        here = len(self.queue) + len(self.busy) + self.claiming
+        if self.backing_off(now):
+            return 0
+        if self.failures:
+            return 1 if not here else 0
+        return max(0, int(self.window) * AHEAD - here)
+
+    def may_open(self) -> bool:
+        """Whether the window has room for another connection."""
+        return self.workers < (1 if self.failures else int(self.window))
+
+    def succeeded(self, now: float) -> None:
+        """A message was answered: the window grows by one for every window of successes."""
+        if self.failures:
+            self.failures = 0
+            self.last_failure = None
+        if self.window < self.limit:
+            self.window = min(float(self.limit), self.window + max(1.0 / self.window, 0.2))
+        self.last_success = now
+
+    def strained(self) -> None:
+        """A session was refused or ended: one connection less."""
+        self.window = max(1.0, self.window - 1.0)
+
+    def failed(self, now: float, verdict: Verdict) -> None:
+        """No session could be had: back off."""
+        self.failures += 1
+        self.window = 1.0
+        self.last_failure = verdict
+        self.last_reply = verdict.reply
+        if not self.backing_off(now):
+            self.backoff_since = now
+        self.backoff_until = now + min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(self.failures - 1, 10))

@@ -1,0 +1,331 @@
+"""The SMTP commands, RFC 5321 section 4.1, as functions of a session and an argument.
+
+Promises: the order of commands is that of RFC 5321 section 4.1.4; each command answers exactly once; enhanced codes
+are those of RFC 3463 and 5248, on everything but the greeting, EHLO and HELO (RFC 2034 section 4). A function that has
+to wait gives back a coroutine.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from mailtui.address import AddressError, parse_parameters
+from mailtui.ids import encode
+from mailtui.intake import received
+from mailtui.intake.access import ACCEPT, decide, parse_recipient, parse_sender
+from mailtui.intake.data import END, Body, Decoder
+from mailtui.intake.header import scan
+from mailtui.intake.transaction import Transaction
+from mailtui.model import Envelope, SmtpError
+
+if TYPE_CHECKING:
+    from mailtui.intake.session import Session
+
+Command = Callable[["Session", bytes], Coroutine[Any, Any, None] | None]
+
+# A place for the next recipient in the rules' question.
+NO_RECIPIENT = SmtpError(503, "5.5.1", "No recipient", "recipient-syntax")
+
+# RFC 5321 section 4.5.3.1.2: a name in EHLO is a domain.
+HELO_LIMIT = 255
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+# RFC 1870 section 5: up to 20 digits.
+_SIZE = re.compile(r"[0-9]{1,20}")
+
+# The first words of HTTP requests and of other protocols that browsers can be made to speak (ALPACA): whoever sends
+# one is no mail client, and what follows may be written by a third party.
+_FOREIGN = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE", b"PRI"})
+
+
+def _helo(session: "Session", argument: bytes) -> None:
+    if _greet(session, argument, "SMTP"):
+        session.send(b"250 " + session.intake.terms.hostname.encode("ascii") + b"\r\n")
+
+
+def _ehlo(session: "Session", argument: bytes) -> None:
+    if _greet(session, argument, "ESMTP"):
+        session.send(session.door.ehlo)
+        session.flush()
+
+
+def _greet(session: "Session", argument: bytes, protocol: str) -> bool:
+    """EHLO and HELO: any name is taken (RFC 5321 section 4.1.4), and a transaction ends."""
+    if not argument or len(argument) > HELO_LIMIT or not argument.isascii() or _CONTROL.search(argument):
+        session.fail(501, "", "Say your host name: EHLO host.example.org")
+        return False
+    session.helo = argument.decode("ascii")
+    session.protocol = protocol
+    session.transaction = None
+    session.opening = received.opening(session.helo, session.client, "", session.intake.terms.hostname, protocol)
+    return True
+
+
+def _mail(session: "Session", argument: bytes) -> None:
+    if not session.helo:
+        return session.fail(503, "5.5.1", "Say EHLO or HELO first")
+    if session.transaction is not None:
+        return session.fail(503, "5.5.1", "Sender was given already")
+    if argument[:5].upper() != b"FROM:":
+        return session.fail(501, "5.5.4", "Syntax: MAIL FROM:<address>")
+    if session.door.role == "submission":
+        return session.refuse(SmtpError(530, "5.7.0", "Authentication required", "authentication"))
+    sender = None
+    try:
+        sender, parameters = parse_sender(argument[5:].lstrip(b" "))
+        if parameters:
+            _mail_parameters(session, parameters)
+        refusal = session.intake.queue.refusal()
+        if refusal is not None:
+            raise refusal
+    except SmtpError as error:
+        return session.refuse(error, sender.text if sender is not None else "")
+    session.renew_rules()
+    session.transaction = Transaction(sender)
+    return session.send(b"250 2.1.0 Sender ok\r\n")
+
+
+def _mail_parameters(session: "Session", raw: bytes) -> None:
+    """SIZE (RFC 1870) and BODY (RFC 6152). Each is a hint only: the data are judged as they come."""
+    seen: set[str] = set()
+    for keyword, value in _parameters(raw):
+        if keyword in seen:
+            raise SmtpError(501, "5.5.4", f"{keyword} is given twice", "parameters")
+        seen.add(keyword)
+        if keyword == "SIZE":
+            if value is None or not _SIZE.fullmatch(value):
+                raise SmtpError(501, "5.5.4", "SIZE must be a number of octets", "parameters")
+            if int(value) > session.intake.terms.message_size:
+                text = f"Message is larger than {session.intake.terms.message_size} octets"
+                raise SmtpError(552, "5.3.4", text, "message-size")
+        elif keyword == "BODY":
+            if value is None or value.upper() not in ("7BIT", "8BITMIME"):
+                raise SmtpError(501, "5.5.4", "BODY must be 7BIT or 8BITMIME", "parameters")
+        else:
+            raise SmtpError(555, "5.5.4", f"MAIL parameter {keyword[:40]} is not known here", "parameters")
+
+
+def _parameters(raw: bytes) -> list[tuple[str, str | None]]:
+    try:
+        return parse_parameters(raw)
+    except AddressError as error:
+        raise SmtpError(501, "5.5.4", f"Syntax of parameters: {error}", "parameters") from None
+
+
+def _rcpt(session: "Session", argument: bytes) -> None:
+    transaction = session.transaction
+    if transaction is None:
+        return session.fail(503, "5.5.1", "Give the sender first: MAIL FROM:<address>")
+    if argument[:3].upper() != b"TO:":
+        return session.fail(501, "5.5.4", "Syntax: RCPT TO:<address>")
+    question = session.question(transaction)
+    text = destination = ""
+    try:
+        try:
+            mailbox, parameters = parse_recipient(argument[3:].lstrip(b" "))
+        except SmtpError as error:
+            question.recipient = error
+        else:
+            text, destination, question.recipient = mailbox.text, mailbox.destination, mailbox
+            if parameters:
+                keyword, _ = _parameters(parameters)[0]
+                raise SmtpError(555, "5.5.4", f"RCPT parameter {keyword[:40]} is not known here", "parameters")
+        decision = decide(session.rules, question)
+        if decision.verdict != ACCEPT:
+            raise SmtpError(decision.code, decision.enhanced, decision.text, decision.rule)
+        mailbox = decision.recipient or mailbox
+        key = (mailbox.local, mailbox.destination)
+        if key not in transaction.recipients:
+            if len(transaction.recipients) >= session.intake.terms.recipients:
+                # RFC 5321 section 4.5.3.1.10: the excess is for another transaction, those before stay.
+                # No refusal of the recipient, so it is not one in its history.
+                return session.refuse(SmtpError(452, "4.5.3", "Too many recipients", "recipients"), transaction.text)
+            transaction.recipients[key] = mailbox
+    except SmtpError as error:
+        return session.refuse(error, transaction.text, text, destination)
+    return session.send(b"250 2.1.5 Recipient ok\r\n")
+
+
+def _data(session: "Session", argument: bytes) -> Coroutine[Any, Any, None] | None:
+    transaction = session.transaction
+    if argument:
+        session.fail(501, "5.5.4", "Syntax: DATA")
+    elif transaction is None:
+        session.fail(503, "5.5.1", "Give the sender first: MAIL FROM:<address>")
+    elif not transaction.recipients:
+        session.fail(554, "5.5.1", "No valid recipients")
+    else:
+        return _receive(session, transaction)
+    return None
+
+
+async def _receive(session: "Session", transaction: Transaction) -> None:
+    """From DATA to the reply after the dot."""
+    intake = session.intake
+    if intake.full:
+        session.flush()
+        await intake.room()
+    number = intake.queue.next_id()
+    session.send(b"354 End data with <CR><LF>.<CR><LF>\r\n")
+    session.flush()
+
+    recipient = next(iter(transaction.recipients.values())).text if len(transaction.recipients) == 1 else ""
+    trace = session.opening + encode(number).encode("ascii") + received.closing(recipient, intake.dates.text())
+    body = Body(intake.terms.message_size, intake.terms.normalize, intake.budget)
+    try:
+        await _read_body(session, body, trace, number)
+        message_facts = body.facts
+        content: bytes | None = None
+        if body.spool is None and body.refusal is None:
+            content = body.take()
+            message_facts = scan(content)
+            content = trace + content
+        session.transaction = None
+        refusal = body.refusal or intake.queue.refusal()
+        if refusal is None and message_facts is not None and message_facts.hops >= intake.terms.hops:
+            # With ours there would be more than the limit (RFC 5321 section 6.3).
+            text = f"Too many hops: {message_facts.hops} Received lines; this looks like a mail loop"
+            refusal = SmtpError(554, "5.4.6", text, "hops")
+        if refusal is not None or message_facts is None:
+            assert refusal is not None
+            _refuse_message(session, transaction, refusal)
+            return
+        envelope = Envelope(
+            transaction.text,
+            intake.clock.now(),
+            len(trace) + body.size,
+            client=session.client,
+            helo=session.helo,
+            listener=session.door.name,
+            protocol=session.protocol,
+            eight_bit=body.eight_bit,
+            trusted=session.network is not None,
+        )
+        message = transaction.message(number, envelope, message_facts, intake.terms, content)
+        spool, body.spool = body.spool, None  # the queue's from now on
+        session.committing = True
+        try:
+            # A client that hangs up changes nothing; nor does the end of this task.
+            await asyncio.shield(intake.queue.accept(message, spool))
+        except SmtpError as error:
+            _refuse_message(session, transaction, error)
+        except Exception as error:
+            intake.events.emit("error", level="error", id=number, text=f"cannot keep a message: {error}")
+            text = "Cannot keep the message now, try again later"
+            _refuse_message(session, transaction, SmtpError(451, "4.3.0", text, "store"))
+        else:
+            session.errors = 0
+            session.send(b"250 2.0.0 queued as " + encode(number).encode("ascii") + b"\r\n")
+            intake.accepted(message)
+        finally:
+            session.committing = False
+            intake.wake()
+    finally:
+        body.abandon()
+        session.flush()
+
+
+async def _read_body(session: "Session", body: Body, trace: bytes, number: int) -> None:
+    """The data to their end, into `body`; what came behind them is handed back."""
+    timeouts, queue, time = session.intake.timeouts, session.intake.queue, session.loop.time
+    chunk = await session.read_data(timeouts.data_block)
+    if chunk[-5:] == END and chunk[0] != 46 and chunk.find(b"\r\n.") == len(chunk) - 5:
+        # Nearly every message: here in one piece, and no line but the last begins with a dot.
+        body.add(chunk[:-3])
+        if body.must_spill:
+            await body.spill(trace, lambda: queue.open_spool(number))
+        return
+    decoder = Decoder()
+    started, total = time(), 0
+    while True:
+        body.add(decoder.feed(chunk))
+        if body.must_spill or (decoder.done and body.spool is not None and body.memory):
+            await body.spill(trace, lambda: queue.open_spool(number))
+        if decoder.done:
+            session.hand_back(decoder.rest)
+            return
+        total += len(chunk)
+        slowest = started + timeouts.data_start + total / timeouts.data_rate - time()
+        chunk = await session.read_data(min(timeouts.data_block, slowest))
+
+
+def _refuse_message(session: "Session", transaction: Transaction, refusal: SmtpError) -> None:
+    """The reply to the dot; nothing of the message is kept (RFC 5321 section 4.2.5)."""
+    reply = refusal.reply
+    session.fail(reply.code, reply.enhanced, reply.text)
+    for mailbox in transaction.recipients.values():
+        session.intake.refused(session, reply, refusal.rule, transaction.text, mailbox.text, mailbox.destination)
+
+
+def _rset(session: "Session", argument: bytes) -> None:
+    if argument:
+        return session.fail(501, "5.5.4", "Syntax: RSET")
+    session.transaction = None
+    return session.send(b"250 2.0.0 Ok\r\n")
+
+
+def _noop(session: "Session", argument: bytes) -> None:
+    session.send(b"250 2.0.0 Ok\r\n")
+    session.flush()
+
+
+def _quit(session: "Session", argument: bytes) -> None:
+    if argument:
+        return session.fail(501, "5.5.4", "Syntax: QUIT")
+    session.send(b"221 2.0.0 Bye\r\n")
+    session.flush()
+    session.closing = True
+    session.expect(session.intake.timeouts.linger)
+    if session.transport is not None:
+        session.transport.close()
+    return None
+
+
+def _vrfy(session: "Session", argument: bytes) -> None:
+    """RFC 5321 section 3.5.3: no mailbox is verified, so none is confirmed."""
+    if not argument:
+        return session.fail(501, "5.5.4", "Syntax: VRFY address")
+    session.send(b"252 2.5.0 Cannot verify, but will take mail for those who may be sent it\r\n")
+    return session.flush()
+
+
+def _help(session: "Session", argument: bytes) -> None:
+    session.send(b"214 2.0.0 Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT; see RFC 5321\r\n")
+
+
+def _not_implemented(session: "Session", argument: bytes) -> None:
+    session.fail(502, "5.5.1", "Command is not implemented")
+
+
+# The place of STARTTLS (RFC 3207), AUTH (RFC 4954) and BDAT (RFC 3030), which a later version takes; until then they
+# are known but not advertised.
+COMMANDS: dict[bytes, Command] = {
+    b"MAIL": _mail,
+    b"RCPT": _rcpt,
+    b"DATA": _data,
+    b"EHLO": _ehlo,
+    b"HELO": _helo,
+    b"RSET": _rset,
+    b"NOOP": _noop,
+    b"QUIT": _quit,
+    b"VRFY": _vrfy,
+    b"HELP": _help,
+    **dict.fromkeys(
+        (b"EXPN", b"STARTTLS", b"AUTH", b"BDAT", b"ETRN", b"TURN", b"SEND", b"SOML", b"SAML"), _not_implemented
+    ),
+}
+
+
+def ehlo_reply(hostname: str, message_size: int) -> bytes:
+    """What EHLO answers; every keyword here is kept (RFC 5321 section 4.1.1.1)."""
+    lines = [hostname, "PIPELINING", f"SIZE {message_size}", "8BITMIME", "ENHANCEDSTATUSCODES"]
+    last = len(lines) - 1
+    return "".join(f"250{' ' if i == last else '-'}{line}\r\n" for i, line in enumerate(lines)).encode("ascii")
+
+
+def unknown(session: "Session", word: bytes) -> None:
+    """A command that no RFC of ours names. HTTP is not even answered in turn (standards: ALPACA)."""
+    if word.upper() in _FOREIGN or word.endswith(b":"):
+        session.hang_up(521, "5.7.0", "This is no HTTP server")
+        return
+    session.fail(500, "5.5.1", "Command is not known")

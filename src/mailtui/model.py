@@ -1,0 +1,220 @@
+"""Plain data that passes between the rooms, and the words for it.
+
+Times are float seconds since the epoch (wall time), sizes are octets. Nothing here has behaviour beyond a property;
+nothing here knows a room.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An SMTP reply: the code, the enhanced status code (RFC 3463; "" if there is none) and the text."""
+
+    code: int
+    enhanced: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.enhanced} {self.text}" if self.enhanced else f"{self.code} {self.text}"
+
+
+class SmtpError(Exception):
+    """What a client is answered when something is refused: a reply, and the rule that refused it."""
+
+    def __init__(self, code: int, enhanced: str, text: str, rule: str) -> None:
+        super().__init__(f"{code} {enhanced} {text}")
+        self.reply = Reply(code, enhanced, text)
+        self.rule = rule
+
+
+class State(IntEnum):
+    """State of a recipient on disk (contract.md "Words"). `active` exists in memory only: see delivery."""
+
+    QUEUED = 0
+    DEFERRED = 1
+    HELD = 2
+    LEAVING = 3
+
+
+@dataclass(slots=True)
+class Envelope:
+    """What is known of a message besides its recipients and its octets; never changed after acceptance."""
+
+    sender: str  # the reverse-path's mailbox, "" for <>
+    arrived: float
+    size: int = 0  # octets as stored, our own Received line included
+    client: str = ""  # address of the SMTP client, "" for our own reports
+    client_name: str = ""
+    helo: str = ""
+    user: str = ""
+    listener: str = ""
+    protocol: str = ""  # the `with` clause: SMTP, ESMTP, ...
+    tls: str = ""  # "TLSv1.3 TLS_AES_256_GCM_SHA384", "" for none
+    subject: str = ""
+    message_id: str = ""
+    eight_bit: bool = False  # the message holds octets above 127
+    smtputf8: bool = False
+    requiretls: bool = False
+    ret: str = ""  # DSN: RET, "" | FULL | HDRS
+    envid: str = ""  # DSN: ENVID as given (xtext)
+    trusted: bool = False  # accepted by network, user or certificate
+
+
+@dataclass(slots=True)
+class Recipient:
+    """One recipient of a queued message. The settled facts (attempts, last_*) are those of the store."""
+
+    ordinal: int  # from 1
+    address: str  # the mailbox as received, source route removed
+    destination: str  # its domain, lower-case A-label, or "[192.0.2.1]"
+    submitter: str = ""  # fairness key: user, else client, else sender's domain
+    notify: str = ""  # DSN: NOTIFY as given
+    orcpt: str = ""  # DSN: ORCPT as given
+    state: State = State.QUEUED
+    due: float | None = 0.0  # next attempt; None when held or leaving
+    expires: float = 0.0
+    attempts: int = 0
+    interruptions: int = 0  # in a row
+    last_code: int = 0  # 0: no reply yet
+    last_enhanced: str = ""
+    last_reply: str = ""
+    last_host: str = ""
+    warned: bool = False  # a delay notice was sent
+    held_by: str = ""
+
+
+@dataclass(slots=True)
+class Message:
+    """A message in the queue, or on its way into it."""
+
+    id: int
+    envelope: Envelope
+    recipients: list[Recipient]
+    body: bytes | None  # header lines (ours first) and text as stored; None: in the spool file of this id
+    claimed: bool = False  # handed to delivery at once, instead of parked in the database
+    alone: bool = False  # `recipients` has one entry, and the queue holds no other recipient of this message
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPolicy:
+    """The level that an attempt must reach, and why (contract.md "TLS levels")."""
+
+    level: str  # none | may | encrypt | verify | dane | dane-only | mta-sts
+    source: str  # "route", "default", "config", ...
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFacts:
+    """What an attempt wanted and reached. `reached` is "none", "encrypted" or "verified"."""
+
+    wanted: str = "may"
+    reached: str = "none"
+    protocol: str | None = None
+    cipher: str | None = None
+    verified_by: str | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedHost:
+    """A host of a plan. `addresses` is empty when its look-up failed: `error` says how, `temporary` if it may heal."""
+
+    preference: int
+    name: str
+    addresses: tuple[str, ...]
+    port: int
+    error: str = ""
+    temporary: bool = False
+    tls: TlsPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The way of a recipient, as decided by routing, with its reasons.
+
+    `hosts` stand in order of preference; hosts of equal preference are shuffled per attempt (`routing.order`).
+    `outcome`: deliver | defer | bounce | hold | discard; for all but deliver, `code`, `enhanced` and `reason` say why.
+    """
+
+    domain: str
+    next_hop: str  # "[host]:port", the smarthost, or the canonical set of MX hosts
+    outcome: str
+    via: str  # mx | implicit-mx | route | smarthost | null-mx | none
+    hosts: tuple[PlannedHost, ...] = ()
+    code: int = 0
+    enhanced: str = ""
+    reason: str = ""
+    dnssec: str = "indeterminate"  # secure | insecure | bogus | indeterminate
+    route: str = ""  # the route's match, "" if none matched
+    dropped: tuple[tuple[str, str], ...] = ()  # (name, why)
+    good_until: float = 0.0  # wall time until which the plan may be used again
+
+
+class Outcome(StrEnum):
+    """How an attempt ended for a recipient."""
+
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"
+    BOUNCED = "bounced"
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """Where the time went, in seconds (contract.md `queue show`)."""
+
+    before_queue: float = 0.0
+    queued: float = 0.0
+    connect: float = 0.0
+    transmit: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One finished attempt, shared by the recipients of a transaction; the reply is each recipient's own."""
+
+    started: float
+    finished: float
+    host: str = ""  # the MX host's name, "" when none was reached
+    address: str = ""
+    reused: bool = False
+    tls: TlsFacts = field(default_factory=TlsFacts)
+    delays: Delays = field(default_factory=Delays)
+    transcript: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an attempt means for one recipient. `remote`: the reply came from a next hop, not from ourselves."""
+
+    outcome: Outcome
+    code: int
+    enhanced: str
+    reply: str  # the text of the reply, lines joined by a blank
+    remote: bool = False
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A recipient that is given up, for the bounce (RFC 3464)."""
+
+    recipient: Recipient
+    verdict: Verdict
+    attempt: Attempt
+    expired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """What binds a recipient now (contract.md `queue why`)."""
+
+    because: str
+    limiter: str
+    since: float | None
+    releases: str
+    next_attempt: float | None
+    expires: float | None
+    rule: str

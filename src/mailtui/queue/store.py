@@ -1,0 +1,332 @@
+"""The store as the relay uses it: durable acceptance, claims, settlements, and what is due.
+
+Promises: `accept` resolves only after the COMMIT has synced (and, for a large body, the file and its directory before
+it); a settlement names the claim and is void if it is not ours; nothing here walks the queue except at start after a
+crash. Called on the event loop; all database work happens in the writer thread or the reader threads.
+"""
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mailtui.clock import Clock
+from mailtui.ids import IdSource
+from mailtui.model import Attempt, Message, Recipient, Reply, SmtpError, Verdict
+from mailtui.queue import claims
+from mailtui.queue.database import StoreError, open_writer, take_lock
+from mailtui.queue.read import Reader
+from mailtui.queue.spool import Spool, SpoolFile
+from mailtui.queue.tables import history, journal, messages
+from mailtui.queue.transaction import Transaction
+from mailtui.queue.writer import Job, Writer, housekeeping
+
+T = TypeVar("T")
+
+# Kept aside so that settlements can still be written when the disk is full (architecture.md, "Settle").
+RESERVE_BYTES = 16 * 1024 * 1024
+
+# Free space is asked of the system at most this often, in seconds.
+DISK_CHECK = 2.0
+
+# Rows pruned from history in one step: short enough to be unnoticed between two commits.
+PRUNE_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How it ended for one claimed recipient. `due`: the next attempt of a deferral; None holds it (`held_by`)."""
+
+    recipient: Recipient
+    verdict: Verdict
+    attempt: Attempt
+    hop: str = ""
+    route: str = ""
+    due: float | None = None
+    remote_id: str = ""
+    deleted: bool = False  # discarded by a route: history says `deleted`
+    held_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim got, and when the destination has something due again (None: nothing parked is waiting)."""
+
+    messages: list[Message]
+    next_due: float | None
+    cursor: str
+
+
+class Store:
+    """One per relay. `open` first; then `admit` and `committed` may be set by the relay."""
+
+    def __init__(self, state_dir: Path, clock: Clock, *, free_disk: int = 0) -> None:
+        self.state_dir = state_dir
+        self.clock = clock
+        self.admit: Callable[[Message], bool] = lambda message: False
+        self.committed: Callable[[Message], None] = lambda message: None
+        self.dropped: Callable[[Message], None] = lambda message: None  # admitted, but not committed
+        self.on_fatal: Callable[[BaseException], None] = lambda error: None
+        self.free_disk = free_disk
+        self.owner = 0
+        self.missing_bodies: set[int] = set()
+        self._executor = ThreadPoolExecutor(4, "spool")
+        self._read = ThreadPoolExecutor(1, "reader")
+        self._scan = ThreadPoolExecutor(1, "scan")
+        self._readers: dict[str, Reader] = {}
+        self._disk_at = -DISK_CHECK
+        self._free = 0
+
+    # -- opening and closing -----------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Take the lock, bring the schema up to date, void what an earlier relay held. Raises StoreError."""
+        try:
+            self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = take_lock(self.state_dir)
+            self.spool = Spool(self.state_dir)
+        except OSError as error:
+            raise StoreError(
+                f"cannot use the state directory {self.state_dir}: {error.strerror or error}; "
+                "check its owner and permissions, or give another --state"
+            ) from error
+        try:
+            conn = open_writer(self.state_dir)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        now = self.clock.now()
+        self.ids = IdSource(_meta(conn, messages.LAST_ID))
+        self.owner = _meta(conn, messages.OWNER) + 1
+        self.interrupted = claims.take_over(conn, self.owner, now)
+        self.missing_bodies = self.spool.reconcile({row[0] for row in conn.execute(messages.SPOOLED_IDS)})
+        claims.hold_without_body(conn, self.missing_bodies)
+        self.heads = claims.heads(conn)
+        self._reserve(True)
+        self.writer = Writer(conn, asyncio.get_running_loop(), self._fatal)
+        self.writer.on_full = lambda: self._reserve(False)
+        self.writer.start()
+
+    async def close(self, *, clean: bool) -> None:
+        """Commit what is waiting and let go of the state directory. `clean`: nothing is claimed any more."""
+        if clean:
+            with contextlib.suppress(Exception):
+                await self.writer.call(lambda tx: tx.conn.execute(messages.SET_META, (messages.CLEAN, 1)))
+        await asyncio.get_running_loop().run_in_executor(None, self.writer.stop)
+        for executor in (self._read, self._scan, self._executor):
+            executor.shutdown(wait=True)
+        for reader in self._readers.values():
+            reader.close()
+        os.close(self._lock)
+
+    def _fatal(self, error: BaseException) -> None:
+        self.on_fatal(error)
+
+    # -- accepting ---------------------------------------------------------------------------------------------------
+
+    def next_id(self) -> int:
+        return self.ids.next(self.clock.now())
+
+    @property
+    def waiting(self) -> int:
+        """Octets of bodies on their way to the database."""
+        return self.writer.waiting
+
+    def refusal(self) -> SmtpError | None:
+        """What new mail is answered while the store cannot take it; None if it can."""
+        monotonic = self.clock.monotonic()
+        if monotonic - self._disk_at >= DISK_CHECK:
+            self._disk_at = monotonic
+            self._free = self.free_space()
+        if self.writer.full or self._free < self.free_disk:
+            return SmtpError(452, "4.3.1", "Insufficient system storage, try again later", "free-disk")
+        return None
+
+    def free_space(self) -> int:
+        """Octets free on the queue's file system for an ordinary user."""
+        try:
+            facts = os.statvfs(self.state_dir)
+        except OSError:
+            return 0
+        return facts.f_bavail * facts.f_frsize
+
+    def open_spool(self, number: int) -> SpoolFile:
+        return self.spool.create(number)
+
+    def accept(self, message: Message, spool: SpoolFile | None = None) -> asyncio.Future[None]:
+        """Keep a message; resolved when it is on disk. Raises StoreError or SmtpError through the future."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        if spool is None:
+            self._submit(message, future)
+        else:
+            finishing = loop.run_in_executor(self._executor, spool.finish)
+            finishing.add_done_callback(partial(self._spooled, message, spool, future))
+        return future
+
+    def _spooled(self, message: Message, spool: SpoolFile, future: asyncio.Future[None], finishing: Any) -> None:
+        error = finishing.exception()
+        if error is None:
+            self._submit(message, future, spool)
+        else:
+            spool.abandon()
+            if not future.done():
+                future.set_exception(StoreError(f"cannot write the spool file: {error}"))
+
+    def _submit(self, message: Message, future: asyncio.Future[None], spool: SpoolFile | None = None) -> None:
+        message.claimed = self.admit(message)
+        owner = self.owner
+
+        def work(tx: Transaction) -> None:
+            tx.add_message(message, owner)
+
+        def done(result: Any, error: BaseException | None) -> None:
+            if error is None:
+                if not future.done():
+                    future.set_result(None)
+                self.committed(message)
+            else:
+                self.dropped(message)
+                if spool is not None:
+                    spool.abandon()
+                if not future.done():
+                    future.set_exception(error if isinstance(error, StoreError) else StoreError(str(error)))
+
+        self.writer.submit(Job(work, done, len(message.body or b"")))
+
+    def refused(
+        self, *, client: str, helo: str, sender: str, recipient: str, destination: str, reply: Reply, rule: str
+    ) -> None:
+        """Remember a refusal at the door; nobody waits for it."""
+        at = self.clock.now()
+
+        def work(tx: Transaction) -> None:
+            # Only domains that we know already are interned: strangers do not make our tables grow.
+            number = tx.domains.ids.get(destination) or tx.domains.id("")
+            tx.add_history(
+                (0, 0, number, history.REFUSED, at, at, reply.code, 0, sender, recipient, "", "", client,
+                 reply.enhanced, reply.text[: claims.REPLY_LENGTH], "", "")
+            )  # fmt: skip
+
+        self.writer.submit(Job(work, _ignore))
+
+    # -- delivering --------------------------------------------------------------------------------------------------
+
+    def settle(
+        self,
+        message: Message,
+        settled: Sequence[Settled],
+        reports: Iterable[Message] = (),
+        done: Callable[[], None] | None = None,
+    ) -> None:
+        """Write how an attempt ended: removals, deferrals, history, attempts, reports and counters, in one transaction.
+
+        `done` is called on the loop after the commit. A settlement that does not fit on the disk is kept and retried.
+        """
+        reports = list(reports)
+        for report in reports:
+            report.claimed = self.admit(report)
+        owner, now = self.owner, self.clock.now()
+        unlink = partial(self.spool.unlink, message.id) if message.body is None else None
+        whole = message.alone
+
+        def work(tx: Transaction) -> None:
+            for report in reports:
+                tx.add_message(report, owner)
+            claims.settle(tx, message, settled, owner, now, whole=whole, unlink=unlink)
+
+        def finished(result: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self._fatal(error)
+                return
+            for report in reports:
+                self.committed(report)
+            if done is not None:
+                done()
+
+        self.writer.submit(Job(work, finished, sum(len(r.body or b"") for r in reports), keep=True))
+
+    def park(self, message: Message, recipients: Sequence[Recipient], done: Callable[[], None] | None = None) -> None:
+        """Give recipients back untried: they stay due as they were."""
+        rows = [(r.due, message.id, r.ordinal, self.owner) for r in recipients]
+
+        def finished(result: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self._fatal(error)
+            elif done is not None:
+                done()
+
+        self.writer.submit(Job(lambda tx: tx.conn.executemany(messages.PARK_RECIPIENT, rows), finished, keep=True))
+
+    def claim_due(self, destination: str, count: int, cursor: str) -> asyncio.Future[Claimed]:
+        """Claim up to `count` messages with due recipients of one destination, round-robin over submitters."""
+        now = self.clock.now()
+        return self.writer.call(lambda tx: Claimed(*claims.claim_due(tx, self.owner, destination, count, now, cursor)))
+
+    def claim_expired(self, destination: str, count: int) -> asyncio.Future[list[Message]]:
+        """Claim due recipients of a destination that are past their expiry: the dead next hop speaks for them."""
+        now = self.clock.now()
+        return self.writer.call(lambda tx: claims.claim_expired(tx, self.owner, destination, count, now))
+
+    def journal(self, event: str, *, who: str = "mailtui", command: str = "", text: str = "", reason: str = "") -> None:
+        """Write a line of the journal; nobody waits for it."""
+        row = (self.clock.now(), event, who, command, "", None, reason, text)
+        self.writer.submit(Job(lambda tx: tx.conn.execute(journal.INSERT, row), _ignore))
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def read(self, work: Callable[[Reader], T]) -> T:
+        """An indexed read, on the thread for them."""
+        return await asyncio.get_running_loop().run_in_executor(self._read, self._with_reader, "read", work)
+
+    async def scan(self, work: Callable[[Reader], T]) -> T:
+        """A read that may walk the queue, on a thread of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._scan, self._with_reader, "scan", work)
+
+    def _with_reader(self, name: str, work: Callable[[Reader], T]) -> T:
+        reader = self._readers.get(name)
+        if reader is None:
+            reader = self._readers[name] = Reader(self.state_dir)
+        return work(reader)
+
+    async def pieces(self, number: int) -> list[bytes]:
+        """The octets of a spooled message (tests and small tools; delivery streams through `spool`)."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: list(self.spool.pieces(number)))
+
+    # -- housekeeping ------------------------------------------------------------------------------------------------
+
+    def tidy(self, *, keep: float, rows: int, transcripts: float) -> None:
+        """A step of pruning and vacuuming; called now and then by the relay."""
+        now = self.clock.now()
+        self.writer.submit(
+            Job(partial(claims.prune, now=now, keep=keep, rows=rows, transcripts=transcripts, step=PRUNE_ROWS), _ignore)
+        )
+        self.writer.submit(Job(housekeeping, _ignore))
+
+    def _reserve(self, keep: bool) -> None:
+        """Keep or release the reserve file; failing to keep it is no error."""
+        path = self.state_dir / "reserve"
+        with contextlib.suppress(OSError):
+            if not keep:
+                path.unlink(missing_ok=True)
+            elif not path.exists() or path.stat().st_size < RESERVE_BYTES:
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    os.posix_fallocate(fd, 0, RESERVE_BYTES)
+                finally:
+                    os.close(fd)
+
+
+def _ignore(result: Any, error: BaseException | None) -> None:
+    """For what nobody waits for: pruning that failed is tried again with the next step."""
+
+
+def _meta(conn: sqlite3.Connection, key: str) -> int:
+    row = conn.execute(messages.GET_META, (key,)).fetchone()
+    return int(row[0]) if row else 0

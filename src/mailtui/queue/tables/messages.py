@@ -1,0 +1,186 @@
+"""Messages, their bodies and their recipients; interned domains; counters; the few facts kept about the store itself.
+
+A recipient is *parked* (claim = 0) or *claimed* by an incarnation of the relay (claim = its number). Every secondary
+index of `recipients` is partial over parked rows: mail that is delivered at once touches none of them.
+`due` is NULL for held and leaving rows. States are those of `model.State`.
+"""
+
+SCHEMA = """
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE domains (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY,
+    sender TEXT NOT NULL,
+    arrived REAL NOT NULL,
+    size INTEGER NOT NULL,
+    flags INTEGER NOT NULL,
+    client TEXT NOT NULL,
+    client_name TEXT NOT NULL,
+    helo TEXT NOT NULL,
+    user TEXT NOT NULL,
+    listener TEXT NOT NULL,
+    protocol TEXT NOT NULL,
+    tls TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    ret TEXT NOT NULL,
+    envid TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE bodies (
+    id INTEGER PRIMARY KEY,
+    body BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE recipients (
+    message INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL,
+    claim INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    destination INTEGER NOT NULL,
+    due REAL,
+    expires REAL NOT NULL,
+    attempts INTEGER NOT NULL,
+    interruptions INTEGER NOT NULL,
+    warned INTEGER NOT NULL,
+    last_code INTEGER NOT NULL,
+    since REAL NOT NULL,
+    address TEXT NOT NULL,
+    submitter TEXT NOT NULL,
+    notify TEXT NOT NULL,
+    orcpt TEXT NOT NULL,
+    hop TEXT NOT NULL,
+    route TEXT NOT NULL,
+    held_by TEXT NOT NULL,
+    last_enhanced TEXT NOT NULL,
+    last_reply TEXT NOT NULL,
+    last_host TEXT NOT NULL,
+    PRIMARY KEY (message, ordinal)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX parked_by_destination ON recipients (destination, due) WHERE claim = 0;
+CREATE INDEX parked_by_submitter ON recipients (destination, state, submitter, due) WHERE claim = 0 AND state < 2;
+CREATE INDEX parked_by_due ON recipients (due) WHERE claim = 0;
+
+CREATE TABLE counters (
+    destination INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    slot INTEGER NOT NULL,
+    recipients INTEGER NOT NULL,
+    PRIMARY KEY (destination, state, slot)
+) STRICT, WITHOUT ROWID;
+"""
+
+# Bits of messages.flags.
+EIGHT_BIT, SMTPUTF8, REQUIRETLS, TRUSTED, SPOOLED = 1, 2, 4, 8, 16
+
+# Keys of meta. LAST_ID: no id above it was ever committed; OWNER: number of the latest incarnation of the relay;
+# MESSAGES and BYTES: totals over `messages`; CLEAN: 1 when the last relay stopped with nothing claimed.
+LAST_ID, OWNER, MESSAGES, BYTES, CLEAN = "last_id", "owner", "messages", "bytes", "clean"
+
+# Counters are kept per five minutes of arrival, so that `queue shape` is true to five minutes.
+SLOT = 300
+
+# --- statements of the writer -------------------------------------------------------------------------------------
+
+INSERT_MESSAGE = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_BODY = "INSERT INTO bodies VALUES (?, ?)"
+INSERT_RECIPIENT = "INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+DELETE_MESSAGE = "DELETE FROM messages WHERE id = ?"
+DELETE_BODY = "DELETE FROM bodies WHERE id = ?"
+DELETE_RECIPIENT = "DELETE FROM recipients WHERE message = ? AND ordinal = ? AND claim = ?"
+HAS_RECIPIENTS = "SELECT 1 FROM recipients WHERE message = ? LIMIT 1"
+COUNT_RECIPIENTS = "SELECT count(*) FROM (SELECT 1 FROM recipients WHERE message = ? LIMIT 2)"
+
+# A failed attempt: back into the parking, with the reply and the next moment.
+DEFER_RECIPIENT = """
+UPDATE recipients SET claim = 0, state = 1, due = ?, attempts = ?, interruptions = 0, last_code = ?, since = ?, hop = ?,
+  route = ?, last_enhanced = ?, last_reply = ?, last_host = ?
+WHERE message = ? AND ordinal = ? AND claim = ?
+"""
+# Held by a route, or because its body is gone.
+HOLD_RECIPIENT = """
+UPDATE recipients SET claim = 0, state = 2, due = NULL, since = ?, held_by = ?, last_reply = ?
+WHERE message = ? AND ordinal = ? AND claim = ?
+"""
+# Given back untried: nothing happened to it.
+PARK_RECIPIENT = "UPDATE recipients SET claim = 0, due = ? WHERE message = ? AND ordinal = ? AND claim = ?"
+CLAIM_RECIPIENT = "UPDATE recipients SET claim = ? WHERE message = ? AND ordinal = ?"
+
+# Claiming: one index seek a submitter and a row (`parked_by_submitter`), never a walk over what is not taken.
+NEXT_SUBMITTER = """
+SELECT submitter FROM recipients
+WHERE claim = 0 AND state < 2 AND destination = ? AND state = ? AND submitter > ? ORDER BY submitter LIMIT 1
+"""
+DUE_OF_SUBMITTER = """
+SELECT message FROM recipients
+WHERE claim = 0 AND state < 2 AND destination = ? AND state = ? AND submitter = ? AND due <= ? ORDER BY due LIMIT ?
+"""
+DUE_OF_MESSAGE = """
+SELECT ordinal, state, due, expires, attempts, interruptions, warned, last_code, address, submitter, notify, orcpt,
+  held_by, last_enhanced, last_reply, last_host
+FROM recipients WHERE message = ? AND claim = 0 AND state < 2 AND destination = ? AND due <= ? ORDER BY ordinal
+"""
+OVERDUE = """
+SELECT message FROM recipients INDEXED BY parked_by_destination
+WHERE claim = 0 AND destination = ? AND due <= ? AND expires <= ? AND state < 2 LIMIT ?
+"""
+NEXT_DUE = """
+SELECT due FROM recipients INDEXED BY parked_by_destination
+WHERE claim = 0 AND destination = ? AND due > -1 ORDER BY due LIMIT 1
+"""
+SELECT_MESSAGE = "SELECT * FROM messages WHERE id = ?"
+SELECT_BODY = "SELECT body FROM bodies WHERE id = ?"
+
+# At start: one seek a destination that has parked rows, then NEXT_DUE for each.
+PARKED_DESTINATIONS = """
+WITH RECURSIVE live(id) AS (
+  SELECT min(destination) FROM recipients INDEXED BY parked_by_destination WHERE claim = 0
+  UNION ALL
+  SELECT (SELECT min(destination) FROM recipients INDEXED BY parked_by_destination
+          WHERE claim = 0 AND destination > live.id)
+  FROM live WHERE live.id IS NOT NULL
+)
+SELECT live.id, domains.name FROM live JOIN domains ON domains.id = live.id
+"""
+# At start after a crash: claims of earlier incarnations. `spread` staggers them over five seconds; from the third
+# interruption in a row a recipient waits for the first step of the retry schedule instead (parameter 3).
+INTERRUPTED_ATTEMPTS = """
+INSERT INTO attempts (message, ordinal, started, finished, reused, code, host, address, enhanced, reply, tls, delays,
+  transcript)
+SELECT message, ordinal, ?1, ?1, 0, 0, last_host, '', '',
+  'interrupted: the relay was stopped during or before this attempt', '{}', '{}', ''
+FROM recipients WHERE claim != 0
+"""
+VOID_CLAIMS = """
+UPDATE recipients SET claim = 0, interruptions = interruptions + 1,
+  due = CASE WHEN state > 1 THEN NULL WHEN interruptions >= 2 THEN ?1 + ?2 ELSE ?1 + abs(random() % 5000) / 1000.0 END
+WHERE claim != 0
+"""
+
+SELECT_DOMAINS = "SELECT name, id FROM domains"
+INSERT_DOMAIN = "INSERT INTO domains (name) VALUES (?)"
+ADD_COUNTER = """
+INSERT INTO counters VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET recipients = recipients + excluded.recipients
+"""
+DROP_ZERO_COUNTERS = "DELETE FROM counters WHERE recipients = 0"
+GET_META = "SELECT value FROM meta WHERE key = ?"
+SET_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+ADD_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value"
+
+SPOOLED_IDS = "SELECT id FROM messages WHERE flags & 16"
+HOLD_WITHOUT_BODY = """
+UPDATE recipients SET state = 2, due = NULL, held_by = 'mailtui',
+  last_reply = 'the spool file of this message is missing'
+WHERE message = ?
+"""
+STATES_OF_MESSAGE = "SELECT destination, state FROM recipients WHERE message = ?"

@@ -1,0 +1,208 @@
+"""The writer: one thread, the only read-write connection, group commit.
+
+Promises: what arrived while the last transaction was syncing goes into the next one, with no timed wait; a job's
+future is resolved after its COMMIT has synced; a bad job fails alone; jobs marked `keep` (settlements) survive a full
+disk and are tried again until they are in; after a failed sync nothing is acknowledged and `on_fatal` is called.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mailtui.queue.database import StoreError
+from mailtui.queue.tables import messages
+from mailtui.queue.transaction import Domains, Transaction
+
+Work = Callable[[Transaction], Any]
+
+# Jobs of one transaction: a larger group no longer makes a job cheaper, but delays the first one of it.
+MAX_JOBS = 512
+
+# Octets of bodies in one transaction: keeps a commit's sync short and the WAL near its checkpoint size.
+MAX_BYTES = 8 * 1024 * 1024
+
+# A settlement that did not fit on the disk is tried again after this many seconds.
+RETRY_AFTER = 1.0
+
+# Codes after which the same transaction may work later: the disk is full, or an allocation failed.
+PASSING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN}
+
+# After a failed sync or read the state of the file is unknown: acknowledge nothing, and start anew.
+FATAL = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY}
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Something to be written. `done(result, error)` is called on the loop."""
+
+    work: Work
+    done: Callable[[Any, BaseException | None], None]
+    size: int = 0
+    keep: bool = False
+    result: Any = None
+    error: BaseException | None = field(default=None)
+
+
+class Writer:
+    """Owns the connection from `start` to `stop`. `submit` may be called from the loop only."""
+
+    def __init__(
+        self, conn: sqlite3.Connection, loop: asyncio.AbstractEventLoop, on_fatal: Callable[[BaseException], None]
+    ) -> None:
+        self.waiting = 0  # octets of bodies submitted and not yet committed; the loop's view
+        self.full = False  # the last transaction did not fit; kept jobs are being retried
+        self.commits = 0
+        self.largest_group = 0
+        self.worst_commit = 0.0  # seconds, sync and checkpoint included
+        self.on_full: Callable[[], None] = lambda: None  # called in the writer thread: give space back
+        self._conn = conn
+        self._loop = loop
+        self._on_fatal = on_fatal
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._kept: list[Job] = []
+        self._domains = Domains(conn)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        self.waiting += job.size
+        self._jobs.put(job)
+
+    def call(self, work: Work) -> asyncio.Future[Any]:
+        """Run `work` in a transaction; its result after the commit."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def done(result: Any, error: BaseException | None) -> None:
+            if not future.done():
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
+
+        self.submit(Job(work, done))
+        return future
+
+    def stop(self) -> None:
+        """Commit what is waiting and end the thread; blocks until it has."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    # -- the thread --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not (self._stopping and not self._kept):
+                batch = self._collect()
+                if batch:
+                    self._write(batch)
+                elif self._stopping:
+                    break
+            self._conn.close()
+        except BaseException as error:
+            self._conn.close()
+            self._loop.call_soon_threadsafe(self._on_fatal, error)
+
+    def _collect(self) -> list[Job]:
+        """Wait for the first job, then take what else is there; the jobs kept from a full disk come first."""
+        kept, self._kept = self._kept, []
+        batch = kept
+        try:
+            if kept:
+                time.sleep(0 if self._stopping else RETRY_AFTER)
+                job = self._jobs.get_nowait()
+            else:
+                job = self._jobs.get(not self._stopping)
+            size = 0
+            while True:
+                if job is None:
+                    self._stopping = True
+                    break
+                batch.append(job)
+                size += job.size
+                if len(batch) >= MAX_JOBS or size >= MAX_BYTES:
+                    break
+                job = self._jobs.get_nowait()
+        except queue.Empty:
+            pass
+        return batch
+
+    def _write(self, batch: list[Job]) -> None:
+        try:
+            self._commit(batch)
+            self.full = False
+        except sqlite3.Error as error:
+            self._rollback()
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in PASSING:
+                self._did_not_fit(batch, error)
+                return
+            if code in FATAL:
+                raise
+            self._one_by_one(batch)
+        except Exception:
+            self._rollback()
+            self._one_by_one(batch)
+        self._loop.call_soon_threadsafe(self._resolve, batch)
+
+    def _commit(self, batch: list[Job]) -> None:
+        """Everything in one transaction; nothing of it if anything fails."""
+        begun = time.perf_counter()
+        self._conn.execute("BEGIN IMMEDIATE")
+        tx = Transaction(self._conn, self._domains)
+        for job in batch:
+            job.result = job.work(tx)
+            job.error = None
+        tx.flush()
+        self._conn.execute("COMMIT")
+        self._domains.committed()
+        self.commits += 1
+        self.largest_group = max(self.largest_group, len(batch))
+        self.worst_commit = max(self.worst_commit, time.perf_counter() - begun)
+        for act in tx.after:
+            act()
+
+    def _rollback(self) -> None:
+        if self._conn.in_transaction:
+            self._conn.execute("ROLLBACK")
+        self._domains.rolled_back()
+
+    def _one_by_one(self, batch: list[Job]) -> None:
+        """One of the jobs is bad: a transaction each, so that it fails alone."""
+        for job in batch:
+            try:
+                self._commit([job])
+            except Exception as error:
+                self._rollback()
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF in FATAL:
+                    raise
+                job.error = error
+
+    def _did_not_fit(self, batch: list[Job], error: sqlite3.Error) -> None:
+        """The disk is full: settlements are kept for later, everything else is refused now."""
+        self.full = True
+        self.on_full()
+        refused = [job for job in batch if not job.keep or self._stopping]
+        self._kept = [job for job in batch if job.keep and not self._stopping]
+        for job in refused:
+            job.error = StoreError(f"the queue's disk is full: {error}")
+        self._loop.call_soon_threadsafe(self._resolve, refused)
+
+    def _resolve(self, batch: list[Job]) -> None:
+        """On the loop: everybody of the batch hears."""
+        for job in batch:
+            self.waiting -= job.size
+            job.done(job.result, job.error)
+
+
+def housekeeping(tx: Transaction) -> None:
+    """Now and then: counters that came to nothing, pages that became free."""
+    tx.conn.execute(messages.DROP_ZERO_COUNTERS)
+    tx.conn.execute("PRAGMA incremental_vacuum(256)").fetchall()

@@ -1,0 +1,267 @@
+"""Assembles the rooms into the running daemon: start, drain, stop.
+
+Promises: control answers before the first listener does; if scheduler, writer or control ends by an exception, the
+listeners are closed, the reason is logged and the exit status is not zero: a relay never accepts without sending.
+"""
+
+import asyncio
+import gc
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mailtui import __version__
+from mailtui.clock import Clock, SystemClock
+from mailtui.config import Settings
+from mailtui.control.server import ControlServer
+from mailtui.delivery import why as reasons
+from mailtui.delivery.attempt import Sender
+from mailtui.delivery.scheduler import Scheduler
+from mailtui.delivery.settle import Settler
+from mailtui.delivery.watchdog import Watchdog
+from mailtui.events import Events
+from mailtui.ids import encode
+from mailtui.intake.access import AccessRules
+from mailtui.intake.listener import Intake, ListenError
+from mailtui.model import Why
+from mailtui.queue.database import StoreError
+from mailtui.queue.read import Reader
+from mailtui.queue.rows import Row
+from mailtui.queue.store import Store
+from mailtui.routing.resolver import Resolver
+from mailtui.routing.router import Router
+
+T = TypeVar("T")
+
+# Pruning, vacuuming, forgetting idle next hops: a small step this often, in seconds.
+TIDY = 60.0
+
+# The writer thread wants the interpreter back for every statement; at Python's default of 5 ms each hand-over would
+# cost more than the statement (measured: speed.md).
+SWITCH_INTERVAL = 0.0005
+
+# Young objects before a garbage collection: a message in flight is about a hundred, and reference counts free them.
+GC_THRESHOLD = 20_000
+
+
+class StartError(Exception):
+    """The relay cannot start; the text says what is wrong and what to do."""
+
+
+class Relay:
+    """A running relay. `start`, then `finished()`, then `stop`; what control and tests may ask is public."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state_dir: Path,
+        socket_path: Path | None = None,
+        *,
+        clock: Clock | None = None,
+        events: Events | None = None,
+        paused: bool = False,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.settings = settings
+        self.state_dir = state_dir
+        self.hostname = settings.hostname
+        self.clock = clock or SystemClock()
+        self.events = events or Events(self.clock, form=settings.log.format, level=settings.log.level)
+        self.version = __version__
+        self.started = 0.0
+        rng = rng or random.Random()
+        self.store = Store(state_dir, self.clock, free_disk=settings.limits.free_disk)
+        self.watchdog = Watchdog(self.clock)
+        resolver = Resolver(settings.dns.nameservers, settings.dns.timeout, settings.dns.dnssec, self.clock)
+        self.router = Router(settings, self.clock, resolver, self._listening)
+        sender = Sender(
+            clock=self.clock,
+            watchdog=self.watchdog,
+            rng=rng,
+            hostname=settings.hostname,
+            source_ipv4=settings.delivery.source_ipv4,
+            source_ipv6=settings.delivery.source_ipv6,
+            connect_timeout=settings.delivery.connect_timeout,
+            tls_default=settings.tls.default,
+            pieces=lambda number: self.store.spool.pieces(number),
+        )
+        settler = Settler(settings, self.clock, self.events, self.store, rng)
+        self.scheduler = Scheduler(settings, self.clock, self.events, self.store, self.router, sender, settler)
+        self.scheduler.paused = "--paused" if paused else ""
+        self.intake = Intake(settings, self.clock, self.events, self.store)
+        self.control = ControlServer(self, socket_path or state_dir / "control.sock")
+        self._end: asyncio.Future[int] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._opened = False
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the store, answer on the control socket, listen. Raises StartError; nothing is left open then."""
+        self._end = asyncio.get_running_loop().create_future()
+        self.started = self.clock.now()
+        store, scheduler = self.store, self.scheduler
+        store.admit, store.committed, store.dropped = scheduler.admit, scheduler.committed, scheduler.refused
+        store.on_fatal = scheduler.on_fatal = self._fatal
+        try:
+            store.open()
+        except StoreError as error:
+            raise StartError(str(error)) from error
+        self._opened = True
+        try:
+            scheduler.load(store.heads)
+            for work in (self.watchdog.run(), scheduler.run(), self._tidy()):
+                task = asyncio.get_running_loop().create_task(work)
+                task.add_done_callback(self._watched)
+                self._tasks.append(task)
+            await self.control.start()
+            await self.intake.start()
+        except (ListenError, OSError) as error:
+            await self.stop(0.0)
+            raise StartError(str(error)) from error
+        self._tell_start()
+
+    async def finished(self) -> int:
+        """Wait for the end: the exit status."""
+        assert self._end is not None
+        return await asyncio.shield(self._end)
+
+    def stop_soon(self, status: int = 0) -> None:
+        """Ask for the end, from a signal or a verb."""
+        if self._end is not None and not self._end.done():
+            self._end.set_result(status)
+
+    async def stop(self, drain: float | None = None) -> None:
+        """Stop listening, finish what runs within `drain` seconds, park the rest, let go of the state directory."""
+        if not self._opened:
+            return
+        self._opened = False
+        seconds = self.settings.limits.drain if drain is None else drain
+        begun = self.clock.monotonic()
+        await self.intake.drain(seconds)
+        left = max(0.0, seconds - (self.clock.monotonic() - begun))
+        clean = await self.scheduler.drain(left)
+        await self.control.stop()
+        for task in self._tasks:
+            task.remove_done_callback(self._watched)
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.store.journal("stopped", text=f"mailtui {__version__} stopped")
+        await self.store.close(clean=clean)
+        self.events.emit("stopped", version=__version__)
+        self.events.flush()
+
+    def _tell_start(self) -> None:
+        store = self.store
+        text = ", ".join(f"{item['name']} {item['address']}" for item in self.listeners())
+        self.events.emit("started", version=__version__, pid=os.getpid(), listeners=text, state=str(self.state_dir))
+        store.journal("started", text=f"mailtui {__version__}, listening on {text}")
+        if store.interrupted:
+            self.events.emit(
+                "recovered",
+                recipients=store.interrupted,
+                text="the last relay did not stop cleanly; what it had in delivery is tried again within 5 s",
+                level="warning",
+            )
+            store.journal("recovered", text=f"{store.interrupted} recipients were in delivery when the relay died")
+        for number in sorted(store.missing_bodies):
+            text = "its spool file is missing: held"
+            self.events.emit("held", id=number, text=text, level="error")
+            store.journal("held", text=f"{encode(number)}: {text}")
+
+    def _watched(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fatal(error)
+
+    def _fatal(self, error: BaseException) -> None:
+        """Something that must not end has ended."""
+        if self._end is None or self._end.done():
+            return
+        self.events.emit("fatal", text=f"{type(error).__name__}: {error}", level="error")
+        if os.environ.get("MAILTUI_DEBUG"):
+            import traceback
+
+            traceback.print_exception(error)
+        self._end.set_result(1)
+
+    async def _tidy(self) -> None:
+        history = self.settings.history
+        while True:
+            await self.clock.sleep_until(self.clock.now() + TIDY)
+            self.store.tidy(keep=history.keep, rows=history.rows, transcripts=history.transcripts)
+            self.scheduler.forget_idle_hops()
+
+    # -- what control may ask ----------------------------------------------------------------------------------------
+
+    async def read(self, work: Callable[[Reader], T]) -> T:
+        return await self.store.read(work)
+
+    async def scan(self, work: Callable[[Reader], T]) -> T:
+        return await self.store.scan(work)
+
+    def claimed(self) -> list[tuple[int, int]]:
+        return self.scheduler.claimed()
+
+    def active(self) -> frozenset[tuple[int, int]]:
+        return self.scheduler.active()
+
+    @property
+    def paused(self) -> str:
+        return "delivery" if self.scheduler.paused else ""
+
+    def why(self, row: Row) -> Why:
+        plan = self.router.cached(row.recipient, row.destination, row.sender)
+        return reasons.explain(row, self.scheduler, plan, self.clock.now(), self.started)
+
+    def listeners(self) -> list[dict[str, Any]]:
+        return self.intake.listeners()
+
+    def warnings(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        refusal = self.store.refusal()
+        if refusal is not None:
+            found.append(
+                {"code": "disk", "text": f"the queue's disk is short: new mail gets {refusal.reply}", "since": None}
+            )
+        for number in sorted(self.store.missing_bodies):
+            found.append(
+                {"code": "spool", "text": f"{encode(number)}: its spool file is missing", "since": self.started}
+            )
+        return found
+
+    def disk(self) -> dict[str, int]:
+        return {"free": self.store.free_space(), "needed": self.settings.limits.free_disk}
+
+    def access_rules(self) -> AccessRules:
+        return self.intake.rules
+
+    def stop_relay(self) -> None:
+        self.stop_soon(0)
+
+    def _listening(self) -> Sequence[tuple[str, int]]:
+        """The addresses and ports that mean ourselves."""
+        return self.intake.addresses()
+
+
+def run(settings: Settings, state_dir: Path, socket_path: Path, paused: bool = False) -> int:
+    """Run a relay in the foreground until SIGTERM or SIGINT; the exit status. Raises StartError."""
+    import uvloop
+
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
+    return uvloop.run(_serve(settings, state_dir, socket_path, paused))
+
+
+async def _serve(settings: Settings, state_dir: Path, socket_path: Path, paused: bool) -> int:
+    relay = Relay(settings, state_dir, socket_path, paused=paused)
+    await relay.start()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, relay.stop_soon)
+    status = await relay.finished()
+    await relay.stop()
+    return status

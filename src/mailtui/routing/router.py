@@ -1,0 +1,272 @@
+"""The router: route table, then smarthost, then MX. It makes the plan of a recipient and keeps it while it is good.
+
+Promises: `cached` does no I/O and costs microseconds; `plan` never raises for DNS trouble. A way that an operator gave
+(route, smarthost) never bounces mail because it is broken: what is wrong there can be mended, so mail waits.
+"""
+
+import asyncio
+import ipaddress
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mailtui.clock import Clock
+from mailtui.model import Plan, PlannedHost, TlsPolicy
+from mailtui.routing.addresses import Ourselves, arrange
+from mailtui.routing.hosts import HOSTS_FILE, HostsFile
+from mailtui.routing.mx import (
+    FAILED_GOOD,
+    MAX_ADDRESSES,
+    MAX_GOOD,
+    HostAddresses,
+    Rules,
+    good_until,
+    literal_plan,
+    lookup_host,
+    mx_plan,
+)
+from mailtui.routing.plan import endpoint, order, plan_json
+from mailtui.routing.resolver import Resolver
+from mailtui.routing.routes import Hop, Route, RouteTable, parse_target, route_of, unsupported
+from mailtui.settings import Settings
+
+__all__ = ["Router", "order", "plan_json"]
+
+# Plans kept: twice the destinations of a large queue (architecture.md "Tests"), about 1 KiB each.
+MAX_PLANS = 10_000
+# Addresses from the hosts file carry no TTL; the file may be edited while mail waits for it.
+HOSTS_FILE_GOOD = 30.0
+
+
+class Router:
+    """The ways of mail under `settings`. `listeners`: the (address, port) pairs we listen on, asked when planning.
+
+    ValueError if the route table cannot be used (`config` has checked that before).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        resolver: Resolver,
+        listeners: Callable[[], Sequence[tuple[str, int]]] = lambda: (),
+        *,
+        hosts_file: Path = HOSTS_FILE,
+    ) -> None:
+        delivery = settings.delivery
+        self._clock = clock
+        self._resolver = resolver
+        self._hosts_file = HostsFile(hosts_file)
+        self._table = RouteTable(route_of(row) for row in settings.route)
+        self._smarthost: Route | None = None
+        if delivery.smarthost:
+            self._smarthost = Route("", parse_target(delivery.smarthost), "smarthost", delivery.smarthost_auth)
+        own_names = [settings.hostname, *delivery.own_names]
+        self._rules = Rules(
+            delivery.port,
+            delivery.port,
+            delivery.prefer,
+            Ourselves(own_names, delivery.own_addresses, listeners),
+            tuple(delivery.allow_networks),
+        )
+        # Plans and, for a way that is the same for every destination, that way; with the monotonic time of their end.
+        self._plans: dict[tuple[Route | None, str], tuple[Plan, float]] = {}
+        self._ways: dict[Route, tuple[Plan, float]] = {}
+
+    def cached(self, address: str, destination: str, sender: str) -> Plan | None:
+        """The plan if it is known or needs no look-up; None if `plan` must be awaited. `sender` "" is <>."""
+        route = self._find(address, destination, sender)
+        held = self._plans.get((route, destination))
+        if held is not None and self._clock.monotonic() < held[1]:
+            return held[0]
+        plan = self._without_asking(route, destination)
+        return None if plan is None else self._keep(route, destination, plan)
+
+    async def plan(self, address: str, destination: str, sender: str) -> Plan:
+        """The plan of a recipient; of a domain alone if `address` is ""."""
+        known = self.cached(address, destination, sender)
+        if known is not None:
+            return known
+        route = self._find(address, destination, sender)
+        if route is None:
+            plan = await mx_plan(self._resolver, self._clock, destination, self._rules)
+        else:
+            plan = await self._by_route(route, destination)
+        return self._keep(route, destination, plan)
+
+    def forget(self) -> None:
+        """Drop every kept plan: the listeners or the DNS have changed."""
+        self._plans.clear()
+        self._ways.clear()
+
+    def _find(self, address: str, destination: str, sender: str) -> Route | None:
+        if not self._table.routes:
+            return self._smarthost
+        return self._table.find(address, destination, sender) or self._smarthost
+
+    def _keep(self, route: Route | None, destination: str, plan: Plan) -> Plan:
+        if len(self._plans) >= MAX_PLANS:
+            del self._plans[next(iter(self._plans))]  # the oldest
+        self._plans[route, destination] = (plan, self._end(plan))
+        return plan
+
+    def _end(self, plan: Plan) -> float:
+        """Monotonic: a step of the wall clock must not keep a plan alive."""
+        return self._clock.monotonic() + plan.good_until - self._clock.now()
+
+    def _without_asking(self, route: Route | None, destination: str) -> Plan | None:
+        """The plan where it takes neither DNS nor a file."""
+        if route is None:
+            return literal_plan(self._clock, destination, self._rules) if destination.startswith("[") else None
+        if (plan := self._fixed(route, destination)) is not None:
+            return plan
+        way = self._ways.get(route)
+        if way is not None and self._clock.monotonic() < way[1]:
+            return replace(way[0], domain=destination)
+        hops = route.target.hops
+        if any(hop.mx or not _is_address(hop.host) for hop in hops):
+            return None
+        groups = [[self._given(hop, HostAddresses((hop.host,)), route) for hop in g] for g in route.target.groups]
+        return replace(self._keep_way(route, _combine(groups, route, self._clock)), domain=destination)
+
+    def _keep_way(self, route: Route, way: Plan) -> Plan:
+        self._ways[route] = (way, self._end(way))
+        return way
+
+    def _fixed(self, route: Route, destination: str) -> Plan | None:
+        """The plan of a route that leads to no host, or None."""
+        target = route.target
+        until = good_until(self._clock, math.inf)
+
+        def fixed(outcome: str, code: int, enhanced: str, reason: str) -> Plan:
+            return Plan(
+                destination, "", outcome, route.via, (), code, enhanced, reason, route=route.match, good_until=until
+            )
+
+        if target.action == "error":
+            outcome, code = ("defer", 451) if target.enhanced.startswith("4") else ("bounce", 550)
+            return fixed(outcome, code, target.enhanced, target.text or f"refused by {route.label}")
+        if target.action == "defer":
+            return fixed("defer", 451, "4.3.0", f"deferred by {route.label}")
+        if target.action in ("hold", "discard"):
+            word = "held" if target.action == "hold" else "discarded"
+            return fixed(target.action, 0, "", f"{word} by {route.label}")
+        why = unsupported(target, auth=route.auth, source=route.source)
+        return fixed("defer", 451, "4.3.5", f"{route.label}: {why}") if why else None
+
+    async def _by_route(self, route: Route, destination: str) -> Plan:
+        """The plan of a route that leads to hosts."""
+        groups = await asyncio.gather(
+            *(
+                asyncio.gather(*(self._by_hop(hop, route, destination) for hop in group))
+                for group in route.target.groups
+            )
+        )
+        plan = _combine(groups, route, self._clock)
+        if all(hop.host for hop in route.target.hops):
+            self._keep_way(route, plan)
+        return replace(plan, domain=destination)
+
+    async def _by_hop(self, hop: Hop, route: Route, destination: str) -> Plan:
+        if not hop.mx:
+            return self._given(hop, await self._look_up(hop.host), route)
+        rules = replace(self._rules, tls=_tls(route))
+        if not hop.host:
+            if destination.startswith("["):
+                return replace(literal_plan(self._clock, destination, rules), route=route.match)
+            return replace(await mx_plan(self._resolver, self._clock, destination, rules), route=route.match)
+        rules = replace(rules, port=hop.port or rules.port, named=True)
+        plan = await mx_plan(self._resolver, self._clock, hop.host, rules)
+        plan = replace(plan, via=route.via, route=route.match)
+        if plan.outcome == "deliver":
+            return replace(plan, reason=f"{route.label}: {plan.reason}")
+        return self._broken(plan, route, "4.4.6" if plan.enhanced == "5.4.6" else "4.4.4")
+
+    async def _look_up(self, host: str) -> HostAddresses:
+        """A name in brackets: the hosts file, then the DNS."""
+        if _is_address(host):
+            return HostAddresses((host,))
+        addresses = self._hosts_file.find(host)
+        if addresses:
+            expires = self._clock.monotonic() + HOSTS_FILE_GOOD
+            return HostAddresses(arrange(addresses, self._rules.prefer)[:MAX_ADDRESSES], expires=expires)
+        return await lookup_host(self._resolver, self._clock, host, self._rules.prefer)
+
+    def _given(self, hop: Hop, found: HostAddresses, route: Route) -> Plan:
+        """The plan of one host that an operator gave. Private places are his to name; our own listener is a loop."""
+        port = hop.port or self._rules.port
+        own = [address for address in found.addresses if self._rules.ourselves.is_listener(address, port)]
+        addresses = tuple(address for address in found.addresses if address not in own)
+        host = PlannedHost(0, hop.host, addresses, port, found.error, bool(found.error), _tls(route))
+        until = good_until(self._clock, found.expires)
+        plan = Plan("", endpoint(hop.host, port), "deliver", route.via, (host,), reason=route.label, route=route.match)
+        if addresses:
+            return replace(plan, good_until=until)
+        if own:
+            why = f"{endpoint(hop.host, port)} is ourselves"
+            plan = replace(plan, hosts=(), reason=why, dropped=((hop.host, why),))
+            return self._broken(plan, route, "4.4.6")
+        return self._broken(replace(plan, reason=found.error), route, "4.4.3" if found.temporary else "4.4.4")
+
+    def _broken(self, plan: Plan, route: Route, enhanced: str) -> Plan:
+        """A way of the operator's that leads nowhere now: mail waits until he has mended it, or until it expires."""
+        return replace(
+            plan,
+            outcome="defer",
+            code=451,
+            enhanced=enhanced,
+            reason=f"{route.label}: {plan.reason}",
+            good_until=self._clock.now() + FAILED_GOOD,
+        )
+
+
+def _combine(groups: Sequence[Sequence[Plan]], route: Route, clock: Clock) -> Plan:
+    """One plan of several: groups after one another, the plans of a group side by side, each by its own preferences."""
+    plans = [plan for group in groups for plan in group]
+    if len(plans) == 1:
+        return plans[0]
+    for plan, hop in zip(groups[0], route.target.groups[0], strict=True):
+        if plan.outcome == "bounce" and not hop.host:
+            return plan  # the domain's own word is asked for first, and it is final
+    hosts: list[PlannedHost] = []
+    for group in groups:
+        base = hosts[-1].preference + 1 if hosts else 0
+        ranked: list[PlannedHost] = []
+        for plan in group:
+            ranks = {number: rank for rank, number in enumerate(sorted({host.preference for host in plan.hosts}))}
+            ranked += [replace(host, preference=base + ranks[host.preference]) for host in plan.hosts]
+        hosts += sorted(ranked, key=lambda host: host.preference)
+    named = (",".join(sorted(plan.next_hop for plan in group if plan.next_hop)) for group in groups)
+    whole = replace(
+        plans[0],
+        next_hop="|".join(filter(None, named)),
+        outcome="deliver",
+        via=route.via,
+        hosts=tuple(hosts),
+        code=0,
+        enhanced="",
+        reason=route.label,
+        dnssec="indeterminate",
+        dropped=tuple(drop for plan in plans for drop in plan.dropped),
+        good_until=min([clock.now() + MAX_GOOD, *(plan.good_until for plan in plans)]),
+    )
+    if any(host.addresses for host in hosts):
+        return whole
+    reasons = "; ".join(dict.fromkeys(plan.reason for plan in plans))
+    return replace(whole, outcome="defer", code=451, enhanced="4.4.4", reason=reasons)
+
+
+def _tls(route: Route) -> TlsPolicy | None:
+    """The level that a route asks for; None leaves it to the default."""
+    if route.tls in ("", "auto"):
+        return None
+    return TlsPolicy(route.tls, "route", f"{route.label} says tls={route.tls}")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
