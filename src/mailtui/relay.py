@@ -76,8 +76,8 @@ class Relay:
         rng = rng or random.Random()
         self.store = Store(state_dir, self.clock, free_disk=settings.limits.free_disk)
         self.watchdog = Watchdog(self.clock)
-        resolver = Resolver(settings.dns.nameservers, settings.dns.timeout, settings.dns.dnssec, self.clock)
-        self.router = Router(settings, self.clock, resolver, self._listening)
+        self.resolver = Resolver(settings.dns.nameservers, settings.dns.timeout, settings.dns.dnssec, self.clock)
+        self.router = Router(settings, self.clock, self.resolver, self._listening)
         sender = Sender(
             clock=self.clock,
             watchdog=self.watchdog,
@@ -107,6 +107,7 @@ class Relay:
         store, scheduler = self.store, self.scheduler
         store.admit, store.committed, store.dropped = scheduler.admit, scheduler.committed, scheduler.refused
         store.on_fatal = scheduler.on_fatal = self._fatal
+        store.on_void = lambda text: self.events.emit("void-claim", text=text, level="error")
         try:
             store.open()
         except StoreError as error:
@@ -120,6 +121,7 @@ class Relay:
                 self._tasks.append(task)
             await self.control.start()
             await self.intake.start()
+            self.router.forget()  # plans made before knew none of our listeners
         except (ListenError, OSError) as error:
             await self.stop(0.0)
             raise StartError(str(error)) from error
@@ -134,6 +136,10 @@ class Relay:
         """Ask for the end, from a signal or a verb."""
         if self._end is not None and not self._end.done():
             self._end.set_result(status)
+
+    def hangup(self) -> None:
+        """SIGHUP. Reloading comes with the next version; until then the signal must not end the relay."""
+        self.events.emit("reload", text="not supported by this version: restart to apply changes", level="warning")
 
     async def stop(self, drain: float | None = None) -> None:
         """Stop listening, finish what runs within `drain` seconds, park the rest, let go of the state directory."""
@@ -150,6 +156,7 @@ class Relay:
             task.remove_done_callback(self._watched)
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.resolver.close()
         self.store.journal("stopped", text=f"mailtui {__version__} stopped")
         await self.store.close(clean=clean)
         self.events.emit("stopped", version=__version__)
@@ -262,6 +269,7 @@ async def _serve(settings: Settings, state_dir: Path, socket_path: Path, paused:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, relay.stop_soon)
+    loop.add_signal_handler(signal.SIGHUP, relay.hangup)
     status = await relay.finished()
-    await relay.stop()
+    await relay.stop(0.0 if status else None)
     return status

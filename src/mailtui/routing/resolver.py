@@ -16,21 +16,19 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any
 
-import dns.asyncquery
 import dns.asyncresolver
 import dns.exception
 import dns.flags
-import dns.inet
 import dns.message
 import dns.name
-import dns.nameserver
 import dns.rcode
 import dns.rdatatype
 import dns.resolver
 
 from mailtui.clock import Clock, SystemClock
+from mailtui.routing.nameserver import Server, label, parse_nameserver, system_nameservers
 
 # The size of UDP answers asked for: fits an Ethernet frame and IPv6's minimum MTU, so it is never fragmented
 # (DNS flag day 2020). Longer answers come by TCP.
@@ -41,7 +39,7 @@ MIN_TTL = 1.0
 MAX_NEGATIVE_TTL = 3 * 3600.0
 # Longer TTLs than a day exist by mistake only; a relay runs for months.
 MAX_TTL = 86400.0
-# Enough for MX, A and AAAA of 5,000 destinations; an entry is about 1 KiB.
+# MX, A and AAAA of some 5,000 destinations; an entry is about 1 KiB, so 20 MiB when full.
 CACHE_SIZE = 20_000
 # RFC 5321 and 1034 set no limit to CNAME chains; resolvers stop at 8 to 16 (R12).
 MAX_CNAMES = 16
@@ -49,8 +47,6 @@ MAX_CNAMES = 16
 MAX_RECORDS = 100
 # A query takes a file descriptor: at most this many at once. Waiting for a place is not part of a look-up's time.
 MAX_QUERIES = 200
-# A server that did not answer is asked after the others for this long.
-SUSPECT_TIME = 30.0
 # A query is repeated, or sent to the next server, after this long at most, where the time limit of the look-up allows.
 MAX_TRY_TIME = 3.0
 
@@ -97,34 +93,6 @@ class Answer:
         return {True: "secure", False: "insecure", None: "indeterminate"}[self.secure]
 
 
-def parse_nameserver(text: str) -> tuple[str, int]:
-    """`10.0.0.1`, `127.0.0.1:5353`, `::1` or `[::1]:53` as (address, port). ValueError otherwise."""
-    host, port = text, "53"
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError(f"name server {text!r}: write [ADDRESS]:PORT")
-        port = rest[1:] or "53"
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    try:
-        address = str(ipaddress.ip_address(host))
-    except ValueError:
-        raise ValueError(f"name server {text!r}: not an IP address; write ADDRESS or ADDRESS:PORT") from None
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError(f"name server {text!r}: the port must be 1 to 65535")
-    return address, int(port)
-
-
-def system_nameservers() -> list[tuple[str, int]]:
-    """The system's name servers (resolv.conf); this host's own when there are none, as the C library has it."""
-    try:
-        found = dns.resolver.Resolver().nameservers
-    except (dns.exception.DNSException, OSError, ValueError):
-        found = []
-    return [(server, 53) for server in found if isinstance(server, str)] or [("127.0.0.1", 53)]
-
-
 class Resolver:
     """Look-ups by the given name servers (`parse_nameserver`; none: the system's), cached and merged.
 
@@ -137,7 +105,7 @@ class Resolver:
         self._clock: Clock = clock or SystemClock()
         self._timeout = timeout
         addresses = [parse_nameserver(text) for text in nameservers] or system_nameservers()
-        self._servers = [_Server(address, port, self._clock) for address, port in addresses]
+        self._servers = [Server(address, port, self._clock) for address, port in addresses]
         local = all(ipaddress.ip_address(address).is_loopback for address, _ in addresses)
         self.believes_ad = dnssec == "trust-ad" or (dnssec == "auto" and local)
         self._stub = self._make_stub(dns.flags.RD | (dns.flags.AD if dnssec != "off" else 0))
@@ -285,7 +253,7 @@ class Resolver:
     ) -> dns.message.QueryMessage:
         """The response, also of NXDOMAIN. Raises what dnspython raises for the rest."""
         # `resolve` copies the list before its first await, so look-ups do not disturb one another.
-        stub.nameservers = [*sorted(self._servers, key=_Server.is_suspect)]
+        stub.nameservers = [*sorted(self._servers, key=Server.is_suspect)]
         try:
             answer = await stub.resolve(question, rdtype, raise_on_no_answer=False, search=False)
         except dns.resolver.NXDOMAIN as error:
@@ -311,7 +279,7 @@ class Resolver:
 def _describe(_server: str, _tcp: bool, port: int, what: object, response: dns.message.Message | None) -> str:
     """One failure of one server, for people."""
     address = _server.partition(":")[2].rpartition("@")[0]
-    server = _label(address, port)
+    server = label(address, port)
     if isinstance(what, ConnectionRefusedError):
         return f"{server} refuses connections: no resolver runs there"
     if isinstance(what, dns.exception.Timeout):
@@ -325,98 +293,3 @@ def _describe(_server: str, _tcp: bool, port: int, what: object, response: dns.m
 def _clean(text: str) -> str:
     """What came from a server, fit for a log line: printable ASCII, one line, at most 200 characters."""
     return "".join(c if " " <= c <= "~" else "?" for c in text)[:200]
-
-
-def _label(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-class _Server(dns.nameserver.Do53Nameserver):
-    """A name server asked over a *connected* UDP socket, so that a closed port refuses instead of being silent."""
-
-    def __init__(self, address: str, port: int, clock: Clock) -> None:
-        super().__init__(address, port)
-        self.label = _label(address, port)
-        self._clock = clock
-        self._silent_until = -math.inf
-
-    def is_suspect(self) -> bool:
-        """It did not answer lately: others first."""
-        return self._clock.monotonic() < self._silent_until
-
-    async def async_query(
-        self,
-        request: dns.message.QueryMessage,
-        timeout: float,
-        source: str | None,
-        source_port: int,
-        max_size: bool,
-        backend: Any,
-        one_rr_per_rrset: bool = False,
-        ignore_trailing: bool = False,
-    ) -> dns.message.Message:
-        try:
-            if max_size:
-                response = await super().async_query(request, timeout, source, source_port, max_size, backend)
-            else:
-                response = await self._ask_udp(request, timeout)
-        except (dns.exception.Timeout, OSError):
-            self._silent_until = self._clock.monotonic() + SUSPECT_TIME
-            raise
-        self._silent_until = -math.inf
-        return response
-
-    async def _ask_udp(self, request: dns.message.QueryMessage, timeout: float) -> dns.message.Message:
-        loop = asyncio.get_running_loop()
-        destination = dns.inet.low_level_address_tuple((self.address, self.port))
-        transport, socket = await loop.create_datagram_endpoint(
-            lambda: _ConnectedSocket(destination), remote_addr=(self.address, self.port)
-        )
-        socket.transport = transport
-        try:
-            return await dns.asyncquery.udp(
-                request,
-                self.address,
-                timeout,
-                self.port,
-                sock=cast(Any, socket),
-                ignore_unexpected=True,
-                ignore_errors=True,
-                raise_on_truncation=True,
-            )
-        finally:
-            transport.close()
-
-
-class _ConnectedSocket(asyncio.DatagramProtocol):
-    """What dnspython wants of a datagram socket, over a connected endpoint: the kernel drops what others send."""
-
-    transport: asyncio.DatagramTransport
-
-    def __init__(self, destination: Any) -> None:
-        self.family = dns.inet.af_for_address(destination[0])
-        self._destination = destination
-        self._received: asyncio.Queue[bytes | Exception] = asyncio.Queue()
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        self._received.put_nowait(data)
-
-    def error_received(self, exc: Exception) -> None:
-        self._received.put_nowait(exc)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._received.put_nowait(exc or EOFError("closed"))
-
-    async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:
-        self.transport.sendto(what)
-        return len(what)
-
-    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, Any]:
-        try:
-            async with asyncio.timeout(timeout):
-                item = await self._received.get()
-        except TimeoutError:
-            raise dns.exception.Timeout(timeout=timeout) from None  # type: ignore[no-untyped-call]
-        if isinstance(item, Exception):
-            raise item
-        return item, self._destination

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from mailtui.address import AddressError, destination_of, parse_mailbox
+from mailtui.address import AddressError, Mailbox, destination_of, parse_mailbox
 
 # The port of a next hop that names none; 0 stands for `[delivery] port`. RFC 8314 section 7.3 and RFC 2033 section 5
 # (which forbids 25 for LMTP; 24 is the registered private mail port).
@@ -70,7 +70,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a row is for. `key`: "local@destination" with a lower-case local part, a destination, or "" for any."""
+    """What a row is for. `key`: "local@destination" as `_key` has it, a destination, or "" for any."""
 
     sender: bool
     kind: str  # address | domain | subdomains | any
@@ -114,8 +114,8 @@ class RouteRow(Protocol):
 
 
 def route_of(row: RouteRow) -> Route:
-    """A row parsed. ValueError as `parse_match` and `parse_target`."""
-    return Route(str(parse_match(row.match)), parse_target(row.target), "route", row.auth, row.tls, row.source)
+    """A row with its target parsed. ValueError as `parse_target`."""
+    return Route(row.match.strip(), parse_target(row.target), "route", row.auth, row.tls, row.source)
 
 
 # Targets
@@ -277,17 +277,23 @@ def parse_match(text: str) -> Match:
             return Match(sender, "subdomains", domain)
         if "@" not in what:
             return Match(sender, "domain", destination_of(what))
-        mailbox = parse_mailbox(what.encode(), utf8=True)
-        return Match(sender, "address", f"{mailbox.local.lower()}@{mailbox.destination}")
+        if what.startswith("*@"):  # an address by the grammar, but nobody means one
+            raise AddressError("there are no wildcards in addresses")
+        return Match(sender, "address", _key(parse_mailbox(what.encode(), utf8=True)))
     except AddressError as error:
         hint = ""
         if what.startswith(("*.", "@", "*@")):
-            rest = what.lstrip("*@.")
+            rest = _shown(what.lstrip("*@."))
             hint = f"; write .{rest} for its subdomains" if what.startswith("*.") else f"; write {rest} for a domain"
         raise ValueError(
             f'"{_shown(text)}" is not a route match ({error}{hint}),'
             " expected an address, domain, .domain, * or from: one of these"
         ) from None
+
+
+def _key(mailbox: Mailbox) -> str:
+    """How addresses are compared: without case, which counts only for the destination (RFC 5321 section 2.4)."""
+    return f"{mailbox.text.rpartition('@')[0].lower()}@{mailbox.destination}"
 
 
 class RouteTable:
@@ -328,7 +334,7 @@ class RouteTable:
             except AddressError:
                 return None if destination is None else self._find_domain(side, destination)
             destination = mailbox.destination if destination is None else destination
-            row = self._rows.get((side, "address", f"{mailbox.local.lower()}@{destination}"))
+            row = self._rows.get((side, "address", _key(mailbox)))
             if row is not None:
                 return row
         return self._find_domain(side, destination)
