@@ -208,6 +208,30 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """How it ended for one claimed recipient. `due`: the next attempt of a deferral; None holds it (`held_by`)."""
+
+    recipient: Recipient
+    verdict: Verdict
+    attempt: Attempt
+    hop: str = ""
+    route: str = ""
+    due: float | None = None
+    remote_id: str = ""
+    deleted: bool = False  # discarded by a route: history says `deleted`
+    held_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim got, and when the destination has something due again (None: nothing parked is waiting)."""
+
+    messages: list[Message]
+    next_due: float | None
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
 class Why:
     """What binds a recipient now (contract.md `queue why`)."""
 

@@ -54,7 +54,7 @@ def test_the_document_has_the_fields_of_the_contract() -> None:
 
 
 def test_a_message_without_received_lines_has_no_hops() -> None:
-    empty = {"hops": [], "total_delay": None, "slowest": None, "loop": False, "warnings": []}
+    empty: dict[str, object] = {"hops": [], "total_delay": None, "slowest": None, "loop": False, "warnings": []}
     for header in (b"", b"\r\n", b"Subject: x\r\n\r\nReceived: by body; x\r\n", b"junk", b"\xff\x00\r"):
         assert trace(header).to_json() == empty
 
@@ -115,6 +115,8 @@ def test_a_missing_time_gives_no_delay(
         ([0, 3600, 1, 60], [None, 3600, -3599, 59], [None, None, 3599, None], 4),
         ([60, 0], [None, -60], [None, 60], None),
         ([0, -3600, 5], [None, -3600, 3605], [None, 3600, None], 3),
+        ([0, 3600, 10], [None, 3600, -3590], [None, None, 3590], 3),
+        ([0, -3600, 5, 65], [None, -3600, 3605, 60], [None, 3600, None, None], 4),
         ([3600, 0, 5, 65], [None, -3600, 5, 60], [None, 3600, None, None], 4),
     ],
 )

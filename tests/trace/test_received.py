@@ -378,6 +378,27 @@ def test_reports_an_unclosed_comment_and_reads_on() -> None:
 
 
 @pytest.mark.parametrize(
+    "source",
+    [
+        "from a.example (envelope-from <x@[203.0.113.5]>) ([192.0.2.1])",
+        "from a.example (ident=[203.0.113.5] [192.0.2.1])",
+        "from [203.0.113.5] (unknown [192.0.2.1])",
+        "from [203.0.113.5] (192.0.2.1)",
+        "from x (HELO [203.0.113.5]) (192.0.2.1)",
+        "from x (helo=[203.0.113.5 [203.0.113.6]]) (192.0.2.1)",
+        "from x ([192.0.2.1] helo=203.0.113.5)",
+        "from x (300.1.1.1 [x] [::zz] [192.0.2.1])",
+    ],
+)
+def test_the_address_is_what_the_server_saw_not_what_the_client_said(source: str) -> None:
+    assert parse_received(f"{source} by mx.example ([203.0.113.9]) with ESMTP id 5").ip == "192.0.2.1"
+
+
+def test_an_id_may_be_a_word_of_the_grammar() -> None:
+    assert parse_received("by mx.example id tls with ESMTP").id == "tls"
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "from a.example ([192.0.2.1]) by mx.example with ESMTP (not encrypted) id 5",

@@ -29,7 +29,7 @@ def test(place: Place, client: str, sender: str, recipient: str, **more: object)
 
     \b
     Example:
-      mailtui access test --client 203.0.113.9 --from a@example.org --to b@example.com
+      mailtui access test --client 203.0.113.9 --from a@a.example --to b@b.example
     """
     probe = {"client": client, "from": sender or "<>", "to": recipient, **more}
     with source(place) as relay:

@@ -11,7 +11,7 @@ from mailtui.cli.frame import LazyGroup, Place, command_options
 
 _EPILOG = """\b
 Examples:
-  mailtui                              watch the relay; start one for you if none runs
+  mailtui                    watch the relay; start one for you if none runs
   mailtui serve --listen 127.0.0.1:2525 --smarthost smtp.example.net:25
   mailtui queue list dest:example.com state:deferred
   mailtui queue why 01HZX3V7N8QRS

@@ -1,7 +1,6 @@
 """`mailtui config`: is it valid, what is in force, and where does each value come from."""
 
 import json
-from typing import Any
 
 import click
 
@@ -60,14 +59,8 @@ def show(place: Place) -> None:
         output.document(found)
         return
     output.say(f"# {found['source'] or 'no configuration file'}")
-    rows = [[entry["key"], "=", _toml(entry["value"]), entry["origin"]] for entry in found["values"]]
-    heads = [
-        output.Column("KEY"),
-        output.Column(""),
-        output.Column("VALUE", flex=True),
-        output.Column("FROM", flex=True),
-    ]
-    output.table(heads, rows)
+    for entry in found["values"]:
+        output.say(f"{entry['key']} = {json.dumps(entry['value'], ensure_ascii=False)}  # {entry['origin']}")
 
 
 def _in_force(place: Place) -> Document:
@@ -84,7 +77,3 @@ def _in_force(place: Place) -> Document:
     from mailtui.control.views import config
 
     return config(load_settings(place.config, place.state))
-
-
-def _toml(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -24,6 +24,10 @@ class Fail(Exception):
         self.status = status
 
 
+class Unread(Exception):
+    """`mailtui queue list | head`: whoever read has what it wanted. Click would make it a failure."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """The common options of a command: which relay is meant, and how to print."""
@@ -43,7 +47,7 @@ class LazyGroup(click.Group):
         self.lazy = lazy or {}  # name -> "module:attribute"
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*self.lazy, *super().list_commands(ctx)]
+        return [*self.lazy, *self.commands]  # in the order of the contract
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.lazy:
@@ -69,7 +73,6 @@ class LazyGroup(click.Group):
     def _run(self, args: list[str], prog_name: str, extra: dict[str, Any]) -> int:
         try:
             result = super().main(args, prog_name=prog_name, standalone_mode=False, **extra)
-            sys.stdout.flush()
             return result if isinstance(result, int) else 0
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx is not None else prog_name
@@ -84,9 +87,8 @@ class LazyGroup(click.Group):
             return _complain(f"{prog_name}: {error.text}", error.exit)
         except (click.Abort, KeyboardInterrupt):
             return 130  # 128 + SIGINT, as shells have it
-        except BrokenPipeError:
-            # `mailtui queue list | head`: whoever read has what it wanted.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except Unread:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush finds a place
             return 0
 
 
@@ -116,7 +118,12 @@ def command_options(*, json: bool = True) -> Callable[[Callable[..., Any]], Call
             state = paths.state_dir(flags["state"])
             named = bool(flags["state"] or os.environ.get("MAILTUI_STATE"))
             place = Place(state, paths.socket_path(state, flags["socket"]), flags["config"], as_json, named)
-            return function(place, **kwargs)
+            try:
+                result = function(place, **kwargs)
+                sys.stdout.flush()
+            except BrokenPipeError:
+                raise Unread from None
+            return result
 
         options = [
             click.option("--state", metavar="DIR", help="State directory of the relay [env: MAILTUI_STATE]."),
@@ -146,6 +153,16 @@ class QueryCommand(click.Command):
             if word.startswith("--"):
                 raise click.NoSuchOption(word.split("=")[0], ctx=ctx)
         return rest
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from mailtui.queue.terms import TERMS
+
+        super().format_epilog(ctx, formatter)
+        with formatter.section("QUERY"):
+            formatter.write_text(
+                "All terms must hold; -term negates; a comma lists alternatives; no QUERY is everything."
+            )
+            formatter.write_text("Terms: " + ", ".join(term.example for _, term in sorted(TERMS.items())))
 
 
 def query_argument(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,5 +1,7 @@
 """`mailtui log`: events and operator actions."""
 
+import sys
+
 import click
 
 from mailtui.cli import output
@@ -32,6 +34,7 @@ def log(place: Place, follow: bool, limit: int) -> None:
 def _print(place: Place, row: Document) -> None:
     if place.json:
         output.json_lines([row])
+        sys.stdout.flush()  # whoever follows wants it now
     else:
         output.say(line(row))
 

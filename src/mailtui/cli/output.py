@@ -34,12 +34,25 @@ def document(value: Any) -> None:
 def json_lines(rows: Iterable[Any]) -> None:
     """JSON Lines: each row as it comes."""
     for row in rows:
-        click.echo(json.dumps(row))
+        sys.stdout.write(json.dumps(row) + "\n")
 
 
 def say(text: str = "") -> None:
     """One line for a person."""
     click.echo(clean(text))
+
+
+def wrapped(text: str, indent: str, hanging: str | None = None) -> None:
+    """A long text for a person, on as many lines as it takes; those after the first hang (twice the indent)."""
+    rest, lead, limit = clean(text), indent, columns()
+    hanging = indent * 2 if hanging is None else hanging
+    while cell_width(rest) > limit - len(lead):
+        head = _fitting(rest, limit - len(lead))
+        at = head.rfind(" ")
+        head = head[:at] if at > 0 else head
+        click.echo(lead + head)
+        rest, lead = rest[len(head) :].lstrip(" "), hanging
+    click.echo(lead + rest)
 
 
 def fields(pairs: Sequence[tuple[str, Any]]) -> None:
@@ -102,13 +115,17 @@ def cut(text: str, width: int) -> str:
     """`text` in at most `width` cells; what is cut is marked."""
     if cell_width(text) <= width:
         return text
-    kept, used = [], 0
-    for char in text:
+    return _fitting(text, width - 1) + "…" if width > 0 else ""
+
+
+def _fitting(text: str, width: int) -> str:
+    """As much of the start of `text` as fits into `width` cells, one character at least."""
+    used = 0
+    for index, char in enumerate(text):
         used += _char_width(char)
-        if used > width - 1:
-            break
-        kept.append(char)
-    return "".join(kept) + "…" if width > 0 else ""
+        if used > width:
+            return text[: max(index, 1)]
+    return text
 
 
 def _pad(text: str, width: int, right: bool) -> str:

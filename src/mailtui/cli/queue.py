@@ -19,19 +19,13 @@ _SORTS = ["arrived", "next_attempt", "destination", "size", "attempts"]
 # are seen at once and memory stays flat.
 _TABLE = 1000
 
-_QUERY_HELP = """\b
-QUERY: all terms must hold; -term negates; a comma lists alternatives.
-  to: from: dest: hop: state: age>4h age<10m size>1M tries>3 due<5m code:421
-  reply:"text" subject:"text" msgid: host: route: user: client: listener: id:
-Without a QUERY: everything."""
-
 
 @click.group(cls=LazyGroup)
 def queue() -> None:
     """The queue: list, count, show, explain."""
 
 
-@queue.command("list", cls=QueryCommand, epilog=_QUERY_HELP)
+@queue.command("list", cls=QueryCommand)
 @query_argument
 @click.option("--sort", type=click.Choice(_SORTS), default="arrived", show_default=True, help="Order of the rows.")
 @click.option("--reverse", is_flag=True, help="The other way round.")
@@ -98,7 +92,7 @@ def until(when: str | None, now: float) -> str:
     return "-" if moment is None else output.span(moment - now)
 
 
-@queue.command("count", cls=QueryCommand, epilog=_QUERY_HELP)
+@queue.command("count", cls=QueryCommand)
 @query_argument
 @command_options()
 def count(place: Place, query: tuple[str, ...]) -> None:
@@ -147,7 +141,7 @@ def show(place: Place, id: str, transcript: bool, raw: bool) -> None:
 def _raw(pieces: Any) -> None:
     """To a file or pipe as it is; on a terminal it could write anything, so it is cleaned there."""
     if not sys.stdout.isatty():
-        stream = click.get_binary_stream("stdout")
+        stream = sys.stdout.buffer
         for piece in pieces:
             stream.write(piece)
         stream.flush()
@@ -192,7 +186,7 @@ def _print_message(found: Document) -> None:
     output.say()
     output.say("Headers")
     for name, value in found["headers"]:
-        output.say(f"  {name}: {value}")
+        output.wrapped(f"{name}: {value}", "  ")
 
 
 def _print_attempts(attempts: list[Document]) -> None:
@@ -246,8 +240,8 @@ def why(place: Place, id: str) -> None:
     for number, row in enumerate(rows):
         if number:
             output.say()
-        output.say(f"{row['rid']}  {row['recipient']}  {row['state']}")
-        output.say(f"  {row['because']}")
+        output.say(f"{row['rid']}  {row['state']}  {row['recipient']}")
+        output.wrapped(row["because"], "  ", "  ")
         since = output.moment(row["since"])
         output.fields(
             [

@@ -32,7 +32,7 @@ def serve(place: Place, listen: tuple[str, ...], smarthost: str | None, hostname
     \b
     Examples:
       mailtui serve
-      mailtui serve --listen 127.0.0.1:2525 --smarthost smtp.example.net:25 --hostname relay.example.org
+      mailtui serve --listen 127.0.0.1:2525 --smarthost smtp.example.net:25
     """
     from mailtui.config import ConfigError, QuickOptions, check_files, load
 

@@ -109,17 +109,16 @@ def _print(found: Document) -> None:
     output.table(heads, rows)
     trusted = [hop["index"] for hop in found["hops"] if hop["trusted"]]
     if trusted:
-        output.say(
-            f"Hops {trusted[0]} to {trusted[-1]} were stamped by us or by hosts you trust; the others can be forged."
-        )
-    else:
-        output.say("No hop was stamped by us or by a host you trust: all of them can be forged.")
-    output.say(f"In all {_delay(found['total_delay'])}" + ("; * is the slowest" if found["slowest"] else "") + ".")
+        which = f"Hops {trusted[0]} to {trusted[-1]} were" if len(trusted) > 1 else f"Hop {trusted[0]} was"
+        below = "" if trusted[0] == 1 else "; those before can be forged"
+        output.say(f"{which} stamped by us or by hosts you trust{below}.")
+    if found["total_delay"] is not None:
+        output.say(f"In all {_delay(found['total_delay'])}" + ("; * is the slowest." if found["slowest"] else "."))
     for hop in found["hops"]:
         for warning in hop["warnings"]:
-            output.say(f"Hop {hop['index']}: {warning}")
+            output.wrapped(f"Hop {hop['index']}: {warning}", "", "  ")
     for warning in found["warnings"]:
-        output.say(f"WARNING  {warning}")
+        output.wrapped(f"WARNING  {warning}", "", "         ")
 
 
 def _delay(seconds: float | None) -> str:

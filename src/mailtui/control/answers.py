@@ -23,6 +23,9 @@ from mailtui.queue.rows import Row, Totals
 T = TypeVar("T")
 Rid = tuple[int, int]
 
+# `who` of what the relay itself notes in its journal.
+OURSELVES = "mailtui"
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -158,12 +161,13 @@ def gone(reader: Reader, text: str, number: int, ordinal: int | None = None) -> 
 def log(reader: Reader, recent: Sequence[Mapping[str, Any]], limit: int) -> list[Document]:
     """The last `limit` entries, oldest first: what happened since the start is in memory, what was before on disk."""
     first = float(recent[0]["at"]) if recent else float("inf")
-    told = {(entry["event"], entry.get("who")) for entry in recent if entry.get("who")}
+    # What people did is told from the journal, which has all of it; what the relay did is in memory too.
     stored = [
         entry
         for entry in _asked(lambda: reader.log(limit))
-        if entry["at"] < first or (entry.get("who") and (entry["event"], entry["who"]) not in told)
+        if entry["at"] < first or entry.get("who", OURSELVES) != OURSELVES
     ]
+    recent = [entry for entry in recent if entry.get("who", OURSELVES) == OURSELVES]
     entries = sorted([*stored, *recent], key=lambda entry: float(entry["at"]))
     return [views.event(entry) for entry in entries[-limit:]] if limit > 0 else []
 

@@ -114,16 +114,27 @@ class Client:
         answer = self._ask(path, parameters)
 
         def rows() -> Iterator[Document]:
-            while line := self._readline(answer):
-                row = self._parse(line)
-                if "error" in row and "exit" in row:  # it went wrong after the first rows
-                    raise VerbError(str(row["error"]), int(row["exit"]))
-                yield row
+            whole = False
+            try:
+                while line := self._readline(answer):
+                    row = self._parse(line)
+                    if "error" in row and "exit" in row:  # it went wrong after the first rows
+                        raise VerbError(str(row["error"]), int(row["exit"]))
+                    yield row
+                whole = True
+            finally:
+                answer.close()
+                if not whole:  # the rest of the answer would stand before the next one
+                    self._http.close()
 
         return rows()
 
     def _ask(self, path: str, parameters: dict[str, Any]) -> http.client.HTTPResponse:
-        given = {key: _text(value) for key, value in parameters.items() if value not in ("", None, False)}
+        given = {
+            key: _text(value)
+            for key, value in parameters.items()
+            if value is not None and value is not False and value != ""
+        }
         try:
             self._http.request("GET", f"{path}?{urlencode(given)}" if given else path)
             answer = self._http.getresponse()

@@ -200,12 +200,17 @@ def decision(found: Any) -> Document:
     }
 
 
+# Fields of events that are seconds since the epoch.
+_MOMENTS = frozenset({"next_attempt", "expires", "since", "until"})
+
+
 def event(record: Mapping[str, Any]) -> Document:
     """An event or a journal row of `log`; `at` is seconds since the epoch."""
     value = {"at": rfc3339(record["at"]), "event": record["event"]}
     for name, field in record.items():
         if name not in value:
-            value[clean(name)] = clean_value(field)
+            moment = name in _MOMENTS and isinstance(field, int | float)
+            value[clean(name)] = rfc3339(field) if moment else clean_value(field)
     return value
 
 

@@ -77,6 +77,7 @@ class _Round:
         self.last: dict[int, tuple[Verdict, Attempt]] = {}
         self.started = sender.clock.now()
         self.reached = False
+        self.limited = False  # a greeting asked us, by a rate-limiting 421, to stay away
 
     async def run(self, session: Session | None) -> Ended:
         if session is not None and session.open:
@@ -106,6 +107,8 @@ class _Round:
                 addresses += 1
                 fresh = await self._open(host, address, level)
                 if fresh is None:
+                    if self.limited:
+                        return self._end()
                     continue
                 sessions += 1
                 if await self._over(fresh, reused=False, level=level):
@@ -124,6 +127,7 @@ class _Round:
                 verdict = trouble(lost.text, "4.4.1", "connection")
             else:
                 # A host that refuses the session says nothing about this message: another may take it.
+                self.limited = lost.reply.code == 421 and lost.reply.enhanced.startswith("4.7.")
                 spoken = judge(lost.reply, "greeting")
                 verdict = Verdict(
                     Outcome.DEFERRED, spoken.code, "4" + spoken.enhanced[1:], spoken.reply, remote=True, rule="greeting"

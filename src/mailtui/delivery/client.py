@@ -6,6 +6,7 @@ every wait has the limit of RFC 5321 section 4.5.3.2; message octets are sent as
 
 import asyncio
 import math
+import os
 import re
 import socket
 from collections import deque
@@ -28,12 +29,15 @@ GREETING, COMMAND, DATA, BLOCK, FINAL_DOT = 300.0, 300.0, 120.0, 180.0, 600.0
 # QUIT is a courtesy: a server that does not answer it is left.
 QUIT = 5.0
 
-# One reply, and replies not read yet; a server that sends more is not speaking SMTP.
+# A line without end, octets and replies not read yet; a server that sends more is not speaking SMTP. 100 recipients
+# are answered with 100 replies of at most a few lines of 512 octets (RFC 5321 section 4.5.3.1.5).
 MAX_REPLY = 64 * 1024
+MAX_UNREAD = 1024 * 1024
 MAX_REPLIES = 4096
 
-# Lines of a dialogue that are kept for the transcript of a failed attempt.
+# Pieces of a dialogue, and octets of a piece, that are kept for the transcript of a failed attempt.
 MAX_TRANSCRIPT = 400
+MAX_NOTE = 16 * 1024
 
 _LINE = re.compile(rb"([2-5]\d\d)([ -]?)([^\r\n]*)\r?\n")
 
@@ -58,6 +62,9 @@ class ReplyQueue(SMTPProtocol):
         self.error: SessionLost | None = None
         self._clock = clock
         self._lines: list[bytes] = []
+        self._texts: deque[str] = deque()  # of `replies`, line by line
+        self._text = ""  # of the reply that was read last
+        self._unread = 0
         self._waiter: asyncio.Future[None] | None = None
         self._phase = ""
 
@@ -66,18 +73,29 @@ class ReplyQueue(SMTPProtocol):
     def data_received(self, data: bytes) -> None:
         self.note("<", data)
         self._buffer += data
+        self._unread += len(data)
         position = 0
         while match := _LINE.match(self._buffer, position):
             position = match.end()
             self._lines.append(match[3])
             if match[2] != b"-":
-                self.replies.append(reply_of(int(match[1]), b"\n".join(self._lines).decode("utf-8", "replace")))
+                text = b"\n".join(self._lines).decode("utf-8", "replace")
                 self._lines.clear()
+                self._texts.append(text)
+                self.replies.append(reply_of(int(match[1]), text))
         del self._buffer[:position]
         if b"\n" in self._buffer:
             self.fail(f"an answer that is not SMTP: {bytes(self._buffer[:80])!r}")
-        elif len(self._buffer) > MAX_REPLY or len(self.replies) + len(self._lines) > MAX_REPLIES:
+        elif (
+            len(self._buffer) > MAX_REPLY
+            or self._unread > MAX_UNREAD
+            or len(self.replies) + len(self._lines) > MAX_REPLIES
+        ):
             self.fail("more reply than any server has to send")
+        self._wake()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
         self._wake()
 
     def eof_received(self) -> bool:
@@ -103,7 +121,10 @@ class ReplyQueue(SMTPProtocol):
             raise SessionLost(f"the session was ended: {reply}", reply=reply)
         if self.error is not None:
             raise self.error
-        super().write(data)
+        try:
+            super().write(data)
+        except SMTPServerDisconnected as error:  # a write failed in this turn of the loop
+            raise SessionLost(f"connection lost: {error}") from error
 
     async def reply(self, limit: float, phase: str) -> Reply:
         """The next reply; SessionLost if it does not come within `limit` seconds."""
@@ -120,17 +141,23 @@ class ReplyQueue(SMTPProtocol):
                 finally:
                     self._waiter = None
             self.deadline = math.inf
-        return replies.popleft()
+        self._text = self._texts.popleft()
+        reply = replies.popleft()
+        if not replies:
+            self._unread = 0
+        return reply
 
     async def drained(self, limit: float) -> None:
         """Wait until the peer has taken what was written, or has answered early."""
         if self._paused:
             self.deadline = self._clock.monotonic() + limit
             self._phase = "the message to be taken"
-            try:
-                await self._drain_helper()
-            except ConnectionError:
-                pass
+            while self._paused and not self.replies and self.error is None:
+                self._waiter = self._loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
             self.deadline = math.inf
         if self.error is not None:
             raise self.error
@@ -141,12 +168,12 @@ class ReplyQueue(SMTPProtocol):
             reply = await self.reply(COMMAND if timeout is None else timeout, "an answer")
         except SessionLost as lost:
             raise SMTPServerDisconnected(lost.text) from lost
-        return SMTPResponse(reply.code, f"{reply.enhanced} {reply.text}" if reply.enhanced else reply.text)
+        return SMTPResponse(reply.code, self._text)  # EHLO's keywords are lines of their own
 
     def note(self, direction: str, data: bytes) -> None:
         """Remember a piece of the dialogue for the transcript."""
         if len(self.transcript) < MAX_TRANSCRIPT:
-            self.transcript.append((self._clock.now(), direction, data))
+            self.transcript.append((self._clock.now(), direction, data[:MAX_NOTE]))
 
     def fail(self, text: str) -> None:
         """Give the session up."""
@@ -195,6 +222,7 @@ class Session:
         self.address = ""
         self._clock = clock
         self._watchdog = watchdog
+        self._hostname = hostname
         self._client = Client(clock, hostname)
         self._opening: list[tuple[float, str, bytes]] = []
         self._queue: ReplyQueue | None = None
@@ -231,7 +259,10 @@ class Session:
 
     async def _hello(self) -> None:
         """EHLO, and HELO where that is not known (RFC 5321 section 3.2)."""
+        assert self._queue is not None
+        name = self._hostname.encode("ascii", "replace")
         try:
+            self._queue.note(">", b"EHLO " + name + b"\r\n")
             await self._client.ehlo(timeout=COMMAND)
             self.extensions = self._client.esmtp_extensions
         except aiosmtplib.SMTPHeloError as error:
@@ -240,6 +271,7 @@ class Session:
                     f"EHLO was answered: {error.code} {error.message}", reply=reply_of(error.code, error.message)
                 ) from error
             try:
+                self._queue.note(">", b"HELO " + name + b"\r\n")
                 await self._client.helo(timeout=COMMAND)
             except aiosmtplib.SMTPHeloError as refusal:
                 raise SessionLost(
@@ -340,11 +372,19 @@ class _Dial:
         self._task.cancel()
 
 
+def _reason(error: OSError) -> str:
+    """The system's words: asyncio puts its own in their place."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
 async def dial(address: str, port: int, source: str, limit: float, clock: Clock, watchdog: Watchdog) -> socket.socket:
     """A connected socket, from `source` if given; SessionLost with the reason if there is none within `limit`."""
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    except OSError as error:  # no descriptor left, or no IPv6 on this machine
+        raise SessionLost(f"cannot connect to [{address}]:{port}: {_reason(error)}") from error
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     task = asyncio.current_task()
@@ -357,7 +397,7 @@ async def dial(address: str, port: int, source: str, limit: float, clock: Clock,
         await loop.sock_connect(sock, (address, port))
     except OSError as error:
         sock.close()
-        raise SessionLost(f"cannot connect to [{address}]:{port}: {error.strerror or error}") from error
+        raise SessionLost(f"cannot connect to [{address}]:{port}: {_reason(error)}") from error
     except asyncio.CancelledError:
         sock.close()
         if not watched.expired:

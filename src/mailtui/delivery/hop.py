@@ -139,6 +139,7 @@ class NextHop:
         if self.failures:
             self.failures = 0
             self.last_failure = None
+            self.backoff_until = 0.0
         if self.window < self.limit:
             self.window = min(float(self.limit), self.window + max(1.0 / self.window, 0.2))
         self.last_success = now
@@ -149,10 +150,11 @@ class NextHop:
 
     def failed(self, now: float, verdict: Verdict) -> None:
         """No session could be had: back off."""
-        self.failures += 1
         self.window = 1.0
         self.last_failure = verdict
         self.last_reply = verdict.reply
-        if not self.backing_off(now):
-            self.backoff_since = now
+        if self.backing_off(now):
+            return  # connections that were dialled together fail together: that is one failure
+        self.failures += 1
+        self.backoff_since = now
         self.backoff_until = now + min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(self.failures - 1, 10))

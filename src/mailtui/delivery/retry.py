@@ -27,5 +27,6 @@ def expired(recipient: Recipient, verdict: Verdict, now: float) -> Verdict | Non
     The status is the last 4.x.x of a reply, else 4.4.7 (RFC 3463: delivery time expired)."""
     if verdict.outcome is not Outcome.DEFERRED or now < recipient.expires:
         return None
-    own = verdict.enhanced if verdict.remote and verdict.enhanced.startswith("4.") else "4.4.7"
+    spoken = verdict.remote and verdict.enhanced.startswith("4.") and verdict.enhanced != "4.0.0"
+    own = verdict.enhanced if spoken else "4.4.7"
     return Verdict(Outcome.BOUNCED, verdict.code, own, verdict.reply, remote=verdict.remote, rule="expired")

@@ -11,7 +11,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailtui.clock import Clock
 from mailtui.config import Settings
@@ -20,9 +20,11 @@ from mailtui.delivery.client import Session
 from mailtui.delivery.hop import IDLE, MAX_TRANSACTIONS, IdleConnection, NextHop
 from mailtui.delivery.settle import Settler
 from mailtui.events import Events
-from mailtui.model import Message, Plan, Recipient, Verdict
-from mailtui.queue.store import Claimed, Store
+from mailtui.model import Claimed, Message, Plan, Recipient, Verdict
 from mailtui.routing.router import Router
+
+if TYPE_CHECKING:  # the store is an object that the relay gives us
+    from mailtui.queue.store import Store
 
 # The hand-off budget: what may be in memory between acceptance and settlement (architecture.md, step 3).
 BUDGET_MESSAGES = 2000
@@ -66,7 +68,7 @@ class Scheduler:
     """One a relay. `start` it, then give it what the store committed; `drain` ends it."""
 
     def __init__(
-        self, settings: Settings, clock: Clock, events: Events, store: Store, router: Router, sender: Sender,
+        self, settings: Settings, clock: Clock, events: Events, store: "Store", router: Router, sender: Sender,
         settler: Settler,
     ) -> None:  # fmt: skip
         self.settings = settings

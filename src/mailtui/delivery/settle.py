@@ -6,6 +6,7 @@ expires is given up with the last reply.
 
 import random
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from mailtui.bounce.report import failure_report
 from mailtui.clock import Clock
@@ -15,8 +16,10 @@ from mailtui.delivery.attempt import Ended, Work
 from mailtui.delivery.verdict import remote_id
 from mailtui.events import Events
 from mailtui.ids import encode
-from mailtui.model import Attempt, Envelope, Failure, Message, Outcome, Plan, Recipient, TlsFacts, Verdict
-from mailtui.queue.store import Settled, Store
+from mailtui.model import Attempt, Envelope, Failure, Message, Outcome, Plan, Recipient, Settled, TlsFacts, Verdict
+
+if TYPE_CHECKING:  # the store is an object that the relay gives us
+    from mailtui.queue.store import Store
 
 Results = Sequence[tuple[Recipient, Verdict, Attempt]]
 
@@ -30,7 +33,7 @@ HEAD = 1024 * 1024
 class Settler:
     """Decides what an attempt's end means and gives it to the store."""
 
-    def __init__(self, settings: Settings, clock: Clock, events: Events, store: Store, rng: random.Random) -> None:
+    def __init__(self, settings: Settings, clock: Clock, events: Events, store: "Store", rng: random.Random) -> None:
         self.settings = settings
         self._clock = clock
         self._events = events

@@ -57,9 +57,9 @@ async def transact(
     `pieces` gives the octets of a spooled message; it is read in a thread."""
     result = Result()
     pipelining = "pipelining" in session.extensions
-    commands = [_mail(message, session.extensions)] + [_rcpt(r) for r in recipients]
-    sent_dot = answered = False
+    sending = sent_dot = answered = False
     try:
+        commands = [_mail(message, session.extensions)] + [_rcpt(r) for r in recipients]
         session.begin()
         if pipelining:
             session.write(b"".join(commands) + b"DATA\r\n")
@@ -73,9 +73,8 @@ async def transact(
             result.stale = True
             return _closing(session, result, reply.enhanced, refused)
         if refused and not pipelining:
-            session.write(b"RSET\r\n")
-            await session.reply(COMMAND, "the reply to RSET")
             _everybody(result, recipients, refused)
+            await _reset(session)
             return result
         for recipient, command in zip(recipients, commands[1:], strict=True):
             if not pipelining:
@@ -89,8 +88,7 @@ async def transact(
                 result.verdicts[recipient.ordinal] = refused or judge_recipient(reply, len(accepted))
         if not pipelining:
             if not accepted:
-                session.write(b"RSET\r\n")
-                await session.reply(COMMAND, "the reply to RSET")
+                await _reset(session)
                 return result
             session.write(b"DATA\r\n")
         reply = await session.reply(DATA, "the reply to DATA")
@@ -98,7 +96,9 @@ async def transact(
             return _closing(session, result, reply.enhanced, judge(reply))
         if reply.code != 354:
             _everybody(result, accepted, judge(reply) if reply.code // 100 in (4, 5) else _out_of_step(str(reply)))
-            if reply.code // 100 not in (4, 5):
+            if reply.code // 100 in (4, 5):
+                await _reset(session)  # MAIL may stand: the next one would be answered "nested MAIL"
+            else:
                 session.close()
             return result
         if not accepted:
@@ -109,6 +109,7 @@ async def transact(
         if message.body is not None:
             session.send_body(message.body)
         else:
+            sending = True
             await session.stream(_in_thread(pieces(message.id)))
         sent_dot = True
         reply = await session.reply(FINAL_DOT, "the reply to the message")
@@ -126,11 +127,18 @@ async def transact(
         if lost.reply is not None and lost.reply.code == 421:
             result.ended = judge(lost.reply, "421")
             result.limited = lost.reply.enhanced.startswith("4.7.")
+        elif lost.reply is not None and sending and lost.reply.code // 100 in (4, 5):
+            result.ended = judge(lost.reply)  # it has read enough: that is its answer to the message
     except OSError as error:
         # Our own copy of the message cannot be read: the server must not take what was sent of it.
         session.close()
         result.ended = trouble(f"the message cannot be read from the spool: {error}", "4.3.0", "spool")
     return result
+
+
+async def _reset(session: Session) -> None:
+    session.write(b"RSET\r\n")
+    await session.reply(COMMAND, "the reply to RSET")
 
 
 def _everybody(result: Result, recipients: Sequence[Recipient], verdict: Verdict) -> None:

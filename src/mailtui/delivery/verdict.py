@@ -11,7 +11,9 @@ from mailtui.model import Outcome, Reply, Verdict
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?:\s+|$)")
 
 # How next hops name the id under which they queued a message.
-_REMOTE_ID = re.compile(r"(?:queued as|id[ =:]+|ok:? +(?:id=)?)<?([A-Za-z0-9_.-]{6,80})", re.IGNORECASE)
+_REMOTE_ID = re.compile(
+    r"(?:queued as +|\bid[ =:]+|\bok:? +(?:id=)?(?=[A-Za-z_.-]*\d))<?([A-Za-z0-9_.-]{6,80})", re.IGNORECASE
+)
 
 
 def reply_of(code: int, text: str) -> Reply:

@@ -9,10 +9,13 @@ import ipaddress
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailtui.address import AddressError, Mailbox, destination_of, parse_mailbox, parse_path
 from mailtui.model import Reply, SmtpError
+
+if TYPE_CHECKING:
+    from mailtui.settings import Settings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -133,7 +136,7 @@ class AccessRules:
     submission: frozenset[str] = field(default_factory=frozenset)  # names of listeners that require AUTH
 
     @classmethod
-    def from_settings(cls, settings: Any) -> "AccessRules":
+    def from_settings(cls, settings: "Settings") -> "AccessRules":
         """The rules of a configuration; reads the recipients file once."""
         access, delivery = settings.access, settings.delivery
         recipients = None
@@ -394,13 +397,14 @@ RULES: tuple[tuple[str, Callable[[AccessRules, Question], _Answer]], ...] = (
 )
 
 
-def decide(rules: AccessRules, question: Question) -> Decision:
-    """The verdict on one recipient."""
+def decide(rules: AccessRules, question: Question, *, explain: bool = True) -> Decision:
+    """The verdict on one recipient. The session, which nobody asks why, leaves out `passed_over` (`explain`)."""
     passed_over: list[tuple[str, str]] = []
     for name, rule in RULES:
         answer = rule(rules, question)
         if isinstance(answer, str):
-            passed_over.append((name, answer))
+            if explain:
+                passed_over.append((name, answer))
         else:
             return Decision(*answer[:4], name, passed_over, answer[4] if len(answer) == 5 else None)
     raise AssertionError("the last rule always answers")

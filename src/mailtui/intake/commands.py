@@ -1,28 +1,24 @@
 """The SMTP commands, RFC 5321 section 4.1, as functions of a session and an argument.
 
 Promises: the order of commands is that of RFC 5321 section 4.1.4; each command answers exactly once; enhanced codes
-are those of RFC 3463 and 5248, on everything but the greeting, EHLO and HELO (RFC 2034 section 4). A function that has
-to wait gives back a coroutine.
+are those of RFC 3463 and 5248, on everything but the greeting, EHLO and HELO (RFC 2034 section 4).
 """
 
-import asyncio
 import re
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mailtui.address import AddressError, parse_parameters
-from mailtui.ids import encode
 from mailtui.intake import received
 from mailtui.intake.access import ACCEPT, decide, parse_recipient, parse_sender
-from mailtui.intake.data import END, Body, Decoder
-from mailtui.intake.header import scan
+from mailtui.intake.reception import begin
 from mailtui.intake.transaction import Transaction
-from mailtui.model import Envelope, SmtpError
+from mailtui.model import SmtpError
 
 if TYPE_CHECKING:
     from mailtui.intake.session import Session
 
-Command = Callable[["Session", bytes], Coroutine[Any, Any, None] | None]
+Command = Callable[["Session", bytes], None]
 
 # A place for the next recipient in the rules' question.
 NO_RECIPIENT = SmtpError(503, "5.5.1", "No recipient", "recipient-syntax")
@@ -130,7 +126,7 @@ def _rcpt(session: "Session", argument: bytes) -> None:
             if parameters:
                 keyword, _ = _parameters(parameters)[0]
                 raise SmtpError(555, "5.5.4", f"RCPT parameter {keyword[:40]} is not known here", "parameters")
-        decision = decide(session.rules, question)
+        decision = decide(session.rules, question, explain=False)
         if decision.verdict != ACCEPT:
             raise SmtpError(decision.code, decision.enhanced, decision.text, decision.rule)
         mailbox = decision.recipient or mailbox
@@ -146,7 +142,7 @@ def _rcpt(session: "Session", argument: bytes) -> None:
     return session.send(b"250 2.1.5 Recipient ok\r\n")
 
 
-def _data(session: "Session", argument: bytes) -> Coroutine[Any, Any, None] | None:
+def _data(session: "Session", argument: bytes) -> None:
     transaction = session.transaction
     if argument:
         session.fail(501, "5.5.4", "Syntax: DATA")
@@ -154,107 +150,17 @@ def _data(session: "Session", argument: bytes) -> Coroutine[Any, Any, None] | No
         session.fail(503, "5.5.1", "Give the sender first: MAIL FROM:<address>")
     elif not transaction.recipients:
         session.fail(554, "5.5.1", "No valid recipients")
+    elif session.intake.full:
+        session.flush()
+        session.wait_for(_data_when_there_is_room(session, transaction))
     else:
-        return _receive(session, transaction)
-    return None
+        begin(session, transaction)
 
 
-async def _receive(session: "Session", transaction: Transaction) -> None:
-    """From DATA to the reply after the dot."""
-    intake = session.intake
-    if intake.full:
-        session.flush()
-        await intake.room()
-    number = intake.queue.next_id()
-    session.send(b"354 End data with <CR><LF>.<CR><LF>\r\n")
-    session.flush()
-
-    recipient = next(iter(transaction.recipients.values())).text if len(transaction.recipients) == 1 else ""
-    trace = session.opening + encode(number).encode("ascii") + received.closing(recipient, intake.dates.text())
-    body = Body(intake.terms.message_size, intake.terms.normalize, intake.budget)
-    try:
-        await _read_body(session, body, trace, number)
-        message_facts = body.facts
-        content: bytes | None = None
-        if body.spool is None and body.refusal is None:
-            content = body.take()
-            message_facts = scan(content)
-            content = trace + content
-        session.transaction = None
-        refusal = body.refusal or intake.queue.refusal()
-        if refusal is None and message_facts is not None and message_facts.hops >= intake.terms.hops:
-            # With ours there would be more than the limit (RFC 5321 section 6.3).
-            text = f"Too many hops: {message_facts.hops} Received lines; this looks like a mail loop"
-            refusal = SmtpError(554, "5.4.6", text, "hops")
-        if refusal is not None or message_facts is None:
-            assert refusal is not None
-            _refuse_message(session, transaction, refusal)
-            return
-        envelope = Envelope(
-            transaction.text,
-            intake.clock.now(),
-            len(trace) + body.size,
-            client=session.client,
-            helo=session.helo,
-            listener=session.door.name,
-            protocol=session.protocol,
-            eight_bit=body.eight_bit,
-            trusted=session.network is not None,
-        )
-        message = transaction.message(number, envelope, message_facts, intake.terms, content)
-        spool, body.spool = body.spool, None  # the queue's from now on
-        session.committing = True
-        try:
-            # A client that hangs up changes nothing; nor does the end of this task.
-            await asyncio.shield(intake.queue.accept(message, spool))
-        except SmtpError as error:
-            _refuse_message(session, transaction, error)
-        except Exception as error:
-            intake.events.emit("error", level="error", id=number, text=f"cannot keep a message: {error}")
-            text = "Cannot keep the message now, try again later"
-            _refuse_message(session, transaction, SmtpError(451, "4.3.0", text, "store"))
-        else:
-            session.errors = 0
-            session.send(b"250 2.0.0 queued as " + encode(number).encode("ascii") + b"\r\n")
-            intake.accepted(message)
-        finally:
-            session.committing = False
-            intake.wake()
-    finally:
-        body.abandon()
-        session.flush()
-
-
-async def _read_body(session: "Session", body: Body, trace: bytes, number: int) -> None:
-    """The data to their end, into `body`; what came behind them is handed back."""
-    timeouts, queue, time = session.intake.timeouts, session.intake.queue, session.loop.time
-    chunk = await session.read_data(timeouts.data_block)
-    if chunk[-5:] == END and chunk[0] != 46 and chunk.find(b"\r\n.") == len(chunk) - 5:
-        # Nearly every message: here in one piece, and no line but the last begins with a dot.
-        body.add(chunk[:-3])
-        if body.must_spill:
-            await body.spill(trace, lambda: queue.open_spool(number))
-        return
-    decoder = Decoder()
-    started, total = time(), 0
-    while True:
-        body.add(decoder.feed(chunk))
-        if body.must_spill or (decoder.done and body.spool is not None and body.memory):
-            await body.spill(trace, lambda: queue.open_spool(number))
-        if decoder.done:
-            session.hand_back(decoder.rest)
-            return
-        total += len(chunk)
-        slowest = started + timeouts.data_start + total / timeouts.data_rate - time()
-        chunk = await session.read_data(min(timeouts.data_block, slowest))
-
-
-def _refuse_message(session: "Session", transaction: Transaction, refusal: SmtpError) -> None:
-    """The reply to the dot; nothing of the message is kept (RFC 5321 section 4.2.5)."""
-    reply = refusal.reply
-    session.fail(reply.code, reply.enhanced, reply.text)
-    for mailbox in transaction.recipients.values():
-        session.intake.refused(session, reply, refusal.rule, transaction.text, mailbox.text, mailbox.destination)
+async def _data_when_there_is_room(session: "Session", transaction: Transaction) -> None:
+    await session.intake.room()
+    if not session.closing:
+        begin(session, transaction)
 
 
 def _rset(session: "Session", argument: bytes) -> None:
@@ -273,12 +179,7 @@ def _quit(session: "Session", argument: bytes) -> None:
     if argument:
         return session.fail(501, "5.5.4", "Syntax: QUIT")
     session.send(b"221 2.0.0 Bye\r\n")
-    session.flush()
-    session.closing = True
-    session.expect(session.intake.timeouts.linger)
-    if session.transport is not None:
-        session.transport.close()
-    return None
+    return session.quit()
 
 
 def _vrfy(session: "Session", argument: bytes) -> None:

@@ -34,7 +34,7 @@ class HeaderFacts:
 
 def scan(message: bytes) -> HeaderFacts:
     """The facts of a message that begins with its header section; without an empty line, all of it is looked at."""
-    end = message.find(b"\r\n\r\n")
+    end = 0 if message[:2] == b"\r\n" else message.find(b"\r\n\r\n")
     # One copy in lower case with a line end before its first line: every name is then found by plain search.
     header = b"\r\n" + (message if end < 0 else message[:end])
     lower = header.lower()

@@ -11,7 +11,7 @@ import ipaddress
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mailtui.clock import Clock
 from mailtui.events import Events
@@ -21,6 +21,9 @@ from mailtui.intake.received import DateCache
 from mailtui.intake.session import Session
 from mailtui.intake.terms import MemoryBudget, Queue, Terms, Timeouts
 from mailtui.model import Message, Reply, SmtpError
+
+if TYPE_CHECKING:
+    from mailtui.settings import ListenerSettings, Settings
 
 # Connections that the kernel keeps for us while the loop is busy.
 BACKLOG = 1024
@@ -41,7 +44,7 @@ class Door:
 
     __slots__ = ("address", "bound", "ehlo", "host", "name", "port", "role", "server", "tls")
 
-    def __init__(self, settings: Any) -> None:
+    def __init__(self, settings: "ListenerSettings") -> None:
         self.name: str = settings.name
         self.address: str = settings.address
         self.host: str = settings.host
@@ -62,7 +65,7 @@ class Intake:
 
     def __init__(
         self,
-        settings: Any,
+        settings: "Settings",
         clock: Clock,
         events: Events,
         queue: Queue,
@@ -93,7 +96,7 @@ class Intake:
         await self._open(self._settings)
         self._watch = asyncio.get_running_loop().create_task(self._watch_recipients())
 
-    async def apply(self, settings: Any, rules: AccessRules | None = None) -> None:
+    async def apply(self, settings: "Settings", rules: AccessRules | None = None) -> None:
         """Take over a new configuration. Raises ListenError, and then the old one stays.
 
         Sessions under way keep their transaction; rules and limits are the new ones from the next MAIL on.
@@ -104,7 +107,7 @@ class Intake:
         for door in self._doors:
             door.ehlo = ehlo_reply(self.terms.hostname, self.terms.message_size)
 
-    async def _open(self, settings: Any) -> None:
+    async def _open(self, settings: "Settings") -> None:
         """Open the listeners that are new, then close those that are gone."""
         kept = {door.key: door for door in self._doors}
         doors: list[Door] = []

@@ -4,8 +4,9 @@ Promises: only CRLF ends a command; every command gets one reply, in order, and 
 one packet leave in one (RFC 2920); a session that says nothing is told 421 before it is closed; a client that goes away
 interrupts nothing, so that a message is taken whole or not at all (RFC 5321 section 4.1.1.10).
 
-The frame is aiosmtpd's: its protocol class owns the stream, and TLS and AUTH can be had from it. What it lacks for a
-relay (its grammar, its line reading, its time-outs, a write for each reply) is replaced here.
+The frame is aiosmtpd's: its protocol class, which also brings TLS and AUTH. But commands and data are worked off where
+they arrive, in `data_received`: its stream reader and its task, woken for every command, cost more than all the rest.
+What has to be waited for (the disk, the writer) makes the session `busy`; until that is over, input is kept.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from aiosmtpd.smtp import SMTP
 
 from mailtui.intake import commands
 from mailtui.intake.access import Address, Network, Question, parse_client
+from mailtui.intake.reception import Reception
 from mailtui.intake.transaction import Transaction
 from mailtui.model import Reply, SmtpError
 
@@ -34,9 +36,8 @@ COMMAND_LIMIT = 2048
 SKIP_LIMIT = 1 << 20
 # RFC 5321 section 4.5.3.1.5, with CRLF.
 REPLY_LIMIT = 512
-READ_SIZE = 256 << 10
-# Replies that the client does not read; beyond it nothing more is read from the client.
-WRITE_LIMIT = 64 << 10
+# Input that is kept while the session is busy; beyond it nothing more is read from the client.
+READ_AHEAD = 128 << 10
 # RFC 5321 section 7.8. Like Postfix's hard limit it starts again with each message that is taken.
 ERROR_LIMIT = 20
 
@@ -44,8 +45,6 @@ ERROR_LIMIT = 20
 class Session(SMTP):
     """A connection of a client. Made by `connection()` of the one prototype that each listener has."""
 
-    # The stream pauses at twice this; the limits of commands and lines are checked where they are used.
-    line_length_limit = 64 << 10
     transport: asyncio.Transport | None
 
     def __init__(self, intake: "Intake", door: "Door", loop: asyncio.AbstractEventLoop) -> None:
@@ -62,7 +61,7 @@ class Session(SMTP):
         """
         session = Session.__new__(Session)
         session.__dict__.update(self.__dict__)
-        reader = asyncio.StreamReader(limit=self.line_length_limit, loop=self.loop)
+        reader = asyncio.StreamReader(loop=self.loop)
         asyncio.StreamReaderProtocol.__init__(session, reader, session._cb_client_connected, self.loop)
         session._start()
         return session
@@ -77,12 +76,18 @@ class Session(SMTP):
         self.protocol = ""
         self.opening = b""  # of our Received lines
         self.transaction: Transaction | None = None
-        self.committing = False  # a message is on its way to disk: nothing may close the connection
+        self.reception: Reception | None = None  # between 354 and the reply to the dot
+        self.busy = True  # until greeted
+        self.committing = False  # busy with a message that is on its way to disk: nothing may close the connection
         self.closing = False
         self.draining = False
         self.errors = 0
-        self.input = b""
-        self.position = 0
+        self._input = b""
+        self._position = 0
+        self._skipped = 0  # octets of an over-long command
+        self._ended = False  # the client will say no more
+        self._unread = False  # the client does not read its replies
+        self._not_reading = False
         self._replies: list[bytes] = []
         self._ends = self.loop.time() + self.intake.timeouts.session
         self._deadline = self._armed = math.inf
@@ -104,48 +109,54 @@ class Session(SMTP):
         refusal = self.intake.admit(self)
         if refusal is not None:
             self.transport = transport
+            self.closing = True
             transport.write(_line(refusal.reply))
             transport.close()
             return
         super().connection_made(transport)
 
+    async def _handle_client(self) -> None:
+        """aiosmtpd's task for a new connection: what comes before the first command."""
+        self.send(b"220 " + self.intake.terms.hostname.encode("ascii") + b" ESMTP mailtui\r\n")
+        self.expect(self.intake.timeouts.command)
+        self.resume()
+
     def connection_lost(self, error: Exception | None) -> None:
-        # Not aiosmtpd's: it cancels the handler, which may be waiting for the disk.
+        # Not aiosmtpd's: it cancels what the session waits for.
         if self._timeout_handle is not None:
             self._timeout_handle.cancel()
             self._timeout_handle = None
         asyncio.StreamReaderProtocol.connection_lost(self, error)
         self.transport = None
+        self._input = b""
+        if self.reception is not None and not self.busy:
+            self.reception.abandon()
         self.intake.forget(self)
 
     def eof_received(self) -> bool | None:
         # Not aiosmtpd's: a client that has said all it has to say still gets its replies.
-        return asyncio.StreamReaderProtocol.eof_received(self)
+        self._ended = True
+        return self.busy and not self.closing
 
-    async def _handle_client(self) -> None:
-        try:
-            self.send(b"220 " + self.intake.terms.hostname.encode("ascii") + b" ESMTP mailtui\r\n")
-            await self._converse()
-            self.flush()
-            if self.closing:
-                while await self._reader.read(READ_SIZE):
-                    pass  # what is not read would reset the connection before the client has our last word
-        except (ConnectionError, TimeoutError):
-            pass
-        except Exception as error:  # perhaps amid the data: what follows may be no command (standards: M09)
-            self._blame(error)
-            self.flush()
-        finally:
-            if self.transport is not None:
-                self.transport.close()
+    def data_received(self, data: bytes) -> None:
+        if self.closing:
+            return
+        self._input = self._input + data if self._input else data
+        if not self.busy and not self._unread:
+            self.advance()
+        elif len(self._input) > READ_AHEAD and not self._not_reading and self.transport is not None:
+            self._not_reading = True
+            self.transport.pause_reading()
 
-    def _blame(self, error: Exception) -> None:
-        """Answer for a fault of ours: temporary, and without a word about what it was; that is in the log."""
-        self.transaction = None
-        self.send(b"451 4.3.0 Internal error, try again later\r\n")
-        self.intake.events.emit(
-            "error", level="error", text=f"session: {type(error).__name__}: {error}", client=self.client
-        )
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = True
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unread = False
+        if not self.busy:
+            self.resume()
 
     # -- the clock ---------------------------------------------------------------------------------------------------
 
@@ -177,22 +188,42 @@ class Session(SMTP):
         else:
             self.hang_up(421, "4.4.2", "Timeout, closing the connection")
 
+    # -- the end -----------------------------------------------------------------------------------------------------
+
     def hang_up(self, code: int, enhanced: str, text: str) -> None:
-        """The last reply; then the client has a few seconds to read it and close."""
+        """The last reply. What the client still sends is read, for else it would lose that reply to a reset."""
         if self.transport is None or self.closing:
             return
         self.send(_line(Reply(code, enhanced, f"{self.intake.terms.hostname} {text}")))
         self.flush()
+        self._close()
+        if self._ended or not self.transport.can_write_eof():
+            self.transport.close()
+        else:
+            self.transport.write_eof()
+
+    def quit(self) -> None:
+        """Close when the replies have left; nothing that came behind QUIT is looked at."""
+        self.flush()
+        self._close()
+        if self.transport is not None:
+            self.transport.close()
+
+    def _close(self) -> None:
         self.closing = True
+        self._input = b""
         self._ends = math.inf
         self.expect(self.intake.timeouts.linger)
-        if self.transport is not None and self.transport.can_write_eof():
-            self.transport.write_eof()
+        if self.reception is not None and not self.busy:
+            self.reception.abandon()
+        if self._not_reading and self.transport is not None:
+            self._not_reading = False
+            self.transport.resume_reading()
 
     def drain(self) -> None:
         """The relay stops: no new message; a client that is not in the middle of one is told at once."""
         self.draining = True
-        if self.transaction is None and not self.committing:
+        if self.transaction is None and not self.busy:
             self.hang_up(421, "4.3.2", "Shutting down, try again later")
 
     def abort(self) -> None:
@@ -201,86 +232,112 @@ class Session(SMTP):
 
     # -- commands in -------------------------------------------------------------------------------------------------
 
-    async def _converse(self) -> None:
-        """Commands, one after the other, until either side has had enough."""
-        fresh = True
-        while not self.closing:
-            end = self.input.find(b"\r\n", self.position)
-            if end < 0:
-                if self.draining and self.transaction is None:
-                    self.hang_up(421, "4.3.2", "Shutting down, try again later")
+    def advance(self) -> None:
+        """Work off what has come, until more is needed or something has to be waited for."""
+        try:
+            while self._position < len(self._input) and not self.busy:
+                if self.reception is not None:
+                    data = self._input[self._position :] if self._position else self._input
+                    self._input, self._position = b"", 0
+                    self.reception.receive(data)
+                    continue
+                if self._skipped and not self._skip():
                     break
-                if fresh:
-                    self.expect(self.intake.timeouts.command)
-                    fresh = False
-                if not await self._more():
-                    return
-                continue
-            line = self.input[self.position : end]
-            self.position = end + 2
-            fresh = True
-            try:
-                pending = self._execute(line)
-            except Exception as error:
-                self._blame(error)
-                continue
-            if pending is not None:
-                await pending
-        self.input = b""
-
-    async def _more(self) -> bool:
-        """Read on, after the replies have left: there is no complete command. False at the end of the stream."""
-        self.flush()
-        left = self.input[self.position :]
-        if len(left) >= COMMAND_LIMIT:
-            return await self._skip_command(left)
-        if self.transport is not None and self.transport.get_write_buffer_size() > WRITE_LIMIT:
-            await self._writer.drain()
-        chunk = await self._reader.read(READ_SIZE)
-        self.input = left + chunk if left else chunk
-        self.position = 0
-        return bool(chunk)
-
-    async def _skip_command(self, left: bytes) -> bool:
-        """Read an over-long command to its end without keeping it; its tail is not another command."""
-        total = len(left)
-        while True:
-            chunk = await self._reader.read(READ_SIZE)
-            if not chunk or self.closing:
-                return False
-            seam = left[-1:] + chunk
-            end = seam.find(b"\r\n")
-            if end >= 0:
-                self.input, self.position = seam[end + 2 :], 0
-                self.fail(500, "5.5.2", "Command line too long")
-                return True
-            left = chunk
-            total += len(chunk)
-            if total > SKIP_LIMIT:
-                self.fail(500, "5.5.2", "Command line too long")
-                self.hang_up(421, "4.7.0", "Too much without a line end")
-                return False
-
-    def _execute(self, line: bytes) -> Coroutine[Any, Any, None] | None:
-        """One command. What it has to wait for is given back."""
-        if self.errors >= ERROR_LIMIT:
-            self.hang_up(421, "4.7.0", "Too many errors")
-            return None
+                end = self._input.find(b"\r\n", self._position)
+                if end < 0:
+                    break
+                line = self._input[self._position : end]
+                self._position = end + 2
+                self._deadline = 0.0  # the time for the next command begins when this one is done
+                self.execute(line)
+        except Exception as error:
+            self._blame(error)
+        if self._position:
+            self._input, self._position = self._input[self._position :], 0
+        if self._replies:
+            self.flush()
+        if self.busy or self.closing:
+            return
         if self.draining and self.transaction is None:
             self.hang_up(421, "4.3.2", "Shutting down, try again later")
-            return None
-        if len(line) > COMMAND_LIMIT - 2:
+        elif self._ended:
+            self.quit()
+        else:
+            if not self._deadline:
+                self.expect(self.intake.timeouts.command)
+            if len(self._input) >= COMMAND_LIMIT and not self._skipped:
+                self._skipped = len(self._input)
+                self._input = self._input[-1:]
+
+    def _skip(self) -> bool:
+        """Read an over-long command to its end without keeping it; its tail is not another command."""
+        end = self._input.find(b"\r\n")
+        if end >= 0:
+            self._position, self._skipped = end + 2, 0
             self.fail(500, "5.5.2", "Command line too long")
-            return None
+            return True
+        self._skipped += len(self._input)
+        self._input = self._input[-1:]
+        if self._skipped > SKIP_LIMIT:
+            self.hang_up(500, "5.5.2", "Command line too long, closing the connection")
+        return False
+
+    def execute(self, line: bytes) -> None:
+        """One command."""
+        if self.errors >= ERROR_LIMIT:
+            return self.hang_up(421, "4.7.0", "Too many errors")
+        if self.draining and self.transaction is None:
+            return self.hang_up(421, "4.3.2", "Shutting down, try again later")
+        if len(line) > COMMAND_LIMIT - 2:
+            return self.fail(500, "5.5.2", "Command line too long")
         if b"\n" in line or b"\r" in line or b"\0" in line:
-            self.fail(500, "5.5.2", "A command holds CR, LF or NUL; it must end with CR LF")
-            return None
+            return self.fail(500, "5.5.2", "A command holds CR, LF or NUL; it must end with CR LF")
         word, _, argument = line.partition(b" ")
         command = commands.COMMANDS.get(word) or commands.COMMANDS.get(word.upper())
         if command is None:
-            commands.unknown(self, word)
-            return None
+            return commands.unknown(self, word)
         return command(self, argument.strip(b" "))
+
+    def _blame(self, error: Exception) -> None:
+        """Answer for a fault of ours: temporary, and without a word about what it was; that is in the log."""
+        self.intake.events.emit(
+            "error", level="error", text=f"session: {type(error).__name__}: {error}", client=self.client
+        )
+        self.transaction = None
+        if self.reception is None:
+            self.send(b"451 4.3.0 Internal error, try again later\r\n")
+        else:  # amid the data: what follows may be no command (standards: M09)
+            self.reception.abandon()
+            self.hang_up(451, "4.3.0", "Internal error, try again later")
+
+    # -- what has to be waited for -----------------------------------------------------------------------------------
+
+    def wait_for(self, work: Coroutine[Any, Any, None]) -> None:
+        """Be busy with `work`, then go on."""
+        self.busy = True
+        if not self._deadline:
+            self.expect(self.intake.timeouts.command)
+        self._handler_coroutine = self.loop.create_task(self._wait(work))
+
+    async def _wait(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self._blame(error)
+        if not self.committing:
+            self.resume()
+
+    def resume(self) -> None:
+        """What was waited for is over."""
+        self.busy = False
+        if self.transport is None or self.closing:
+            if self.reception is not None:
+                self.reception.abandon()
+            return
+        if self._not_reading:
+            self._not_reading = False
+            self.transport.resume_reading()
+        self.advance()
 
     # -- replies out -------------------------------------------------------------------------------------------------
 
@@ -327,25 +384,15 @@ class Session(SMTP):
             self.rules = self.intake.rules
             self.network = self.rules.network_of(self.address)
 
-    async def read_data(self, seconds: float) -> bytes:
-        """What came with the last command, or the next octets; ConnectionResetError if the client is gone."""
-        chunk = self.input[self.position :]
-        self.input, self.position = b"", 0
-        if not chunk:
-            self.expect(seconds)
-            chunk = await self._reader.read(READ_SIZE)
-        if not chunk or self.closing:
-            raise ConnectionResetError
-        return chunk
-
     def hand_back(self, rest: bytes) -> None:
         """Octets behind the end of the data: the next command."""
-        self.input, self.position = rest, 0
+        self._input = rest + self._input[self._position :]
+        self._position = 0
 
 
 def _line(reply: Reply) -> bytes:
     """A reply of one line. Nothing in its text can begin another one, and it keeps within REPLY_LIMIT."""
     text = str(reply).encode("ascii", "backslashreplace")
-    if not text.isascii() or b"\r" in text or b"\n" in text or b"\0" in text:
+    if b"\r" in text or b"\n" in text or b"\0" in text:
         text = text.translate(None, b"\r\n\0")
     return text[: REPLY_LIMIT - 2] + b"\r\n"

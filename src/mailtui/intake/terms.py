@@ -2,9 +2,12 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mailtui.model import Message, Reply, SmtpError
+
+if TYPE_CHECKING:
+    from mailtui.settings import Settings
 
 
 class SpoolFile(Protocol):
@@ -54,7 +57,7 @@ class Terms:
     connections_per_client: int
 
     @classmethod
-    def from_settings(cls, settings: Any) -> "Terms":
+    def from_settings(cls, settings: "Settings") -> "Terms":
         limits = settings.limits
         return cls(
             hostname=settings.hostname,

@@ -8,14 +8,10 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
-from mailtui.model import Delays, Message, Outcome, Recipient, State, TlsFacts
+from mailtui.model import Delays, Message, Outcome, Recipient, Settled, State, TlsFacts
 from mailtui.queue.tables import attempts, history, messages
-from mailtui.queue.transaction import Transaction, message_of
-
-if TYPE_CHECKING:
-    from mailtui.queue.store import Settled
+from mailtui.queue.transaction import Transaction, VoidClaim, message_of
 
 # A claim looks at this many submitters at most: with more, each claim serves the next ones (the cursor goes on).
 MAX_SUBMITTERS = 32
@@ -45,9 +41,16 @@ def take_over(conn: sqlite3.Connection, owner: int, now: float) -> int:
         conn.execute(messages.SET_META, (messages.CLEAN, 0))
         conn.execute("COMMIT")
     except BaseException:
-        conn.execute("ROLLBACK")
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
         raise
     return interrupted
+
+
+def mark_clean(tx: Transaction) -> None:
+    """At the end: if nothing is claimed indeed, the next start need not look for claims."""
+    if tx.conn.execute(messages.ANY_CLAIMED).fetchone() is None:
+        tx.conn.execute(messages.SET_META, (messages.CLEAN, 1))
 
 
 def hold_without_body(conn: sqlite3.Connection, missing: set[int]) -> None:
@@ -59,8 +62,9 @@ def hold_without_body(conn: sqlite3.Connection, missing: set[int]) -> None:
         arrived = conn.execute(messages.SELECT_MESSAGE, (number,)).fetchone()[2]
         slot = int(arrived // messages.SLOT)
         for destination, state in conn.execute(messages.STATES_OF_MESSAGE, (number,)).fetchall():
-            conn.execute(messages.ADD_COUNTER, (destination, state, slot, -1))
-            conn.execute(messages.ADD_COUNTER, (destination, int(State.HELD), slot, 1))
+            for counted in (destination, messages.ALL):
+                conn.execute(messages.ADD_COUNTER, (counted, state, slot, -1))
+                conn.execute(messages.ADD_COUNTER, (counted, int(State.HELD), slot, 1))
         conn.execute(messages.HOLD_WITHOUT_BODY, (number,))
     conn.execute("COMMIT")
 
@@ -78,13 +82,21 @@ def heads(conn: sqlite3.Connection) -> list[tuple[str, float]]:
 def claim_due(
     tx: Transaction, owner: int, destination: str, count: int, now: float, cursor: str
 ) -> tuple[list[Message], float | None, str]:
-    """Claim up to `count` messages that are due, fresh before retried, round-robin over submitters after `cursor`."""
+    """Claim up to `count` messages that are due, fresh before retried, round-robin over submitters after `cursor`.
+
+    Where the submitters whose turn it is leave room, it goes to what has been due longest: no claim is in vain, and
+    with any number of submitters nobody waits for ever."""
     number = tx.domains.id(destination)
     picked: Picked = []
     for state in (State.QUEUED, State.DEFERRED):
         if len(picked) < count:
             cursor = _pick(tx.conn, number, state, count, now, cursor, picked)
+    if len(picked) < count:
+        first = (row[0] for row in tx.conn.execute(messages.DUE_FIRST, (number, now, count)).fetchall())
+        picked = list(dict.fromkeys((*picked, *first)))[:count]
     claimed = _claim(tx, owner, number, destination, picked, now)
+    if len(claimed) < len(picked):
+        cursor = claimed[-1].recipients[0].submitter  # who did not fit is next
     row = tx.conn.execute(messages.NEXT_DUE, (number,)).fetchone()
     return claimed, row[0] if row else None, cursor
 
@@ -136,9 +148,9 @@ def _claim(tx: Transaction, owner: int, number: int, destination: str, picked: P
     size = 0
     for message in picked:
         row = tx.conn.execute(messages.SELECT_MESSAGE, (message,)).fetchone()
-        if claimed and size + row[3] > MAX_CLAIM_BYTES:
-            break
         spooled = bool(row[4] & messages.SPOOLED)
+        if claimed and not spooled and size + row[3] > MAX_CLAIM_BYTES:
+            break
         body = None if spooled else tx.conn.execute(messages.SELECT_BODY, (message,)).fetchone()[0]
         size += 0 if spooled else row[3]
         recipients = [
@@ -168,7 +180,7 @@ def _recipient(row: tuple[object, ...], destination: str) -> Recipient:
 def settle(
     tx: Transaction,
     message: Message,
-    settled: Sequence["Settled"],
+    settled: Sequence[Settled],
     owner: int,
     now: float,
     *,
@@ -208,7 +220,7 @@ def settle(
         tx.remove_message(message.id, envelope.size, whole=whole, unlink=unlink)
 
 
-def _keep(tx: Transaction, message: Message, s: "Settled", owner: int, now: float, destination: int) -> None:
+def _keep(tx: Transaction, message: Message, s: Settled, owner: int, now: float, destination: int) -> None:
     """A deferral, or a hold: back into the parking."""
     r, verdict = s.recipient, s.verdict
     arrived = message.envelope.arrived
@@ -218,13 +230,16 @@ def _keep(tx: Transaction, message: Message, s: "Settled", owner: int, now: floa
         ).rowcount
         state = State.HELD
     else:
+        hop = tx.domains.id(s.hop) if s.hop else 0
         changed = tx.conn.execute(
             messages.DEFER_RECIPIENT,
-            (s.due, r.attempts + 1, verdict.code, now, s.hop, s.route, verdict.enhanced, verdict.reply,
+            (s.due, r.attempts + 1, verdict.code, now, hop, s.route, verdict.enhanced, verdict.reply,
              s.attempt.host, message.id, r.ordinal, owner),
         ).rowcount  # fmt: skip
         state = State.DEFERRED
-    if changed and state is not r.state:
+    if not changed:
+        raise VoidClaim(f"a settlement of {r.address} names a claim that is not its own")
+    if state is not r.state:
         tx.count(destination, r.state, arrived, -1)
         tx.count(destination, state, arrived, 1)
 
@@ -258,19 +273,28 @@ def _delays_json(delays: Delays) -> str:
 # -- pruning ---------------------------------------------------------------------------------------------------------
 
 
-def prune(tx: Transaction, *, now: float, keep: float, rows: int, transcripts: float, step: int) -> None:
-    """One step: history past its age or number, attempts past the same age, transcripts past theirs."""
+def prune(tx: Transaction, *, now: float, keep: float, rows: int, transcripts: float, step: int) -> bool:
+    """One step: history past its age or number, attempts past the same age, transcripts past theirs.
+
+    Returns whether there is more to do. The newest attempt stays: its number must not be given again, for FORGOTTEN
+    counts by them."""
     conn = tx.conn
+    more = False
     newest = conn.execute(history.NEWEST).fetchone()[0] or 0
     cut = 0
-    for seq, at in conn.execute(history.OLDEST, (step,)).fetchall():
+    found = conn.execute(history.OLDEST, (step,)).fetchall()
+    for seq, at in found:
         if at < now - keep or seq <= newest - rows:
             cut = seq
     if cut:
         conn.execute(history.PRUNE, (cut,))
-    cut = max((seq for seq, at in conn.execute(attempts.OLDEST, (0, step)).fetchall() if at < now - keep), default=0)
+        more = len(found) == step and cut == found[-1][0]
+    newest = conn.execute(attempts.NEWEST).fetchone()[0] or 0
+    found = conn.execute(attempts.OLDEST, (0, step)).fetchall()
+    cut = max((seq for seq, at in found if at < now - keep and seq < newest), default=0)
     if cut:
         conn.execute(attempts.PRUNE, (cut,))
+        more = more or (len(found) == step and cut == found[-1][0])
     row = conn.execute(messages.GET_META, (attempts.FORGOTTEN,)).fetchone()
     done = row[0] if row else 0
     found = conn.execute(attempts.OLDEST, (done, step)).fetchall()
@@ -278,3 +302,5 @@ def prune(tx: Transaction, *, now: float, keep: float, rows: int, transcripts: f
     if cut:
         conn.execute(attempts.FORGET_TRANSCRIPTS, (done, cut))
         conn.execute(messages.SET_META, (attempts.FORGOTTEN, cut))
+        more = more or (len(found) == step and cut == found[-1][0])
+    return more

@@ -11,7 +11,7 @@ from mailtui.queue.query import Query
 from mailtui.queue.rows import Counts, Rid, Totals
 from mailtui.queue.tables.messages import BYTES, GET_META, MESSAGES
 
-EACH_STATE = "SELECT state, SUM(recipients) FROM counters GROUP BY state"
+EACH_STATE = "SELECT state, SUM(recipients) FROM counters WHERE destination = 0 GROUP BY state"
 
 # Named recipients by state on disk, if they are still claimed. The parameter is JSON: [[message, ordinal], ...].
 STATES_OF = """

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from mailtui.queue.tables import attempts, history, journal, messages
+from mailtui.queue.tables import attempts, history, journal, listing, messages
 
 # "mtui": tells file(1), and us, whose database this is.
 APPLICATION_ID = 0x6D747569
@@ -57,6 +57,7 @@ def path_of(state_dir: Path) -> Path:
 def open_writer(state_dir: Path) -> sqlite3.Connection:
     """The one read-write connection, schema up to date. The caller holds the lock. Raises StoreError."""
     path = path_of(state_dir)
+    conn: sqlite3.Connection | None = None
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
@@ -71,8 +72,12 @@ def open_writer(state_dir: Path) -> sqlite3.Connection:
         conn.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         conn.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
         _migrate(conn)
-    except (sqlite3.Error, OSError) as error:
-        raise StoreError(f"cannot open {path}: {error}") from error
+    except BaseException as error:
+        if conn is not None:
+            conn.close()
+        if isinstance(error, (sqlite3.Error, OSError)):
+            raise StoreError(f"cannot open {path}: {error}") from error
+        raise
     return conn
 
 
@@ -88,7 +93,8 @@ def open_reader(state_dir: Path) -> sqlite3.Connection:
 def _check_owner(conn: sqlite3.Connection, path: Path) -> None:
     application = conn.execute("PRAGMA application_id").fetchone()[0]
     version = conn.execute("PRAGMA user_version").fetchone()[0]
-    empty = conn.execute("PRAGMA page_count").fetchone()[0] == 0
+    # Without a table it is ours to make: a relay that was killed in its first moment leaves such a file.
+    empty = application == 0 and conn.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if not empty and application != APPLICATION_ID:
         raise StoreError(f"{path} is not a mailtui database; move it away, or give another --state")
     if version > VERSION:
@@ -99,7 +105,7 @@ def _check_owner(conn: sqlite3.Connection, path: Path) -> None:
 
 
 def _first_schema(conn: sqlite3.Connection) -> None:
-    for schema in (messages.SCHEMA, attempts.SCHEMA, history.SCHEMA, journal.SCHEMA):
+    for schema in (messages.SCHEMA, listing.SCHEMA, attempts.SCHEMA, history.SCHEMA, journal.SCHEMA):
         for statement in _statements(schema):
             conn.execute(statement)
     conn.execute(messages.SET_META, (messages.CLEAN, 1))

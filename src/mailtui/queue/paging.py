@@ -13,10 +13,7 @@ from typing import Any
 
 from mailtui import ids
 from mailtui.model import State
-from mailtui.queue.query import Query, QueryError
-
-# More destinations than this are not merged leg by leg: the statements would cost more than going through the queue.
-MOST_LEGS = 64
+from mailtui.queue.query import MOST_DESTINATIONS, Query, QueryError
 
 # Ascending keys for merging. Both directions of a sort use the same key.
 Key = tuple[Any, ...]
@@ -144,7 +141,7 @@ def _by_arrival(
 ) -> list[Leg]:
     where = [*_range(query, reverse, start), *_conditions(query)]
     adjacent: list[list[tuple[str, Any]]]
-    if destinations is not None and len(destinations) * len(states) <= MOST_LEGS:
+    if destinations is not None and len(destinations) <= MOST_DESTINATIONS:
         adjacent = [[("state = ?", int(s)), ("destination = ?", d)] for d in destinations for s in states]
     elif destinations is None and not query.conditions:
         adjacent = [[("state = ?", int(s))] for s in states]
@@ -167,7 +164,7 @@ def _by_due(
     filters = [*within, *_conditions(query)]
     if destinations is None:
         places: list[list[tuple[str, Any]]] = [[]]
-    elif len(destinations) <= MOST_LEGS:
+    elif len(destinations) <= MOST_DESTINATIONS:
         places = [[("destination = ?", d)] for d in destinations]
     else:
         places = [[_some("destination", destinations)]]

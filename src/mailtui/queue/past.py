@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mailtui import ids
-from mailtui.queue.paging import MOST_LEGS
-from mailtui.queue.query import Query, QueryError
+from mailtui.queue.query import MOST_DESTINATIONS, Query, QueryError
 from mailtui.queue.rows import PAST, HistoryRow, history_of
 from mailtui.queue.tables.history import REFUSED, RESULTS
 from mailtui.queue.terms import TERMS
@@ -20,9 +19,10 @@ _LAST_SEQ = 2**63 - 1
 JOURNAL = "SELECT at, event, who, command, query, recipients, reason, text FROM journal ORDER BY seq DESC LIMIT ?"
 
 # The attempt that ended in what the history tells is not told twice: the last one of a recipient, with the same code.
+# Of twice as many attempts as are wanted, each one left out so stands in the history, which then has enough.
 DEFERRALS = """
 SELECT finished, message, ordinal, host, code, enhanced, reply FROM attempts AS tried
-WHERE code NOT BETWEEN 200 AND 299
+WHERE seq > (SELECT max(seq) FROM attempts) - ? AND code NOT BETWEEN 200 AND 299
   AND NOT EXISTS (SELECT 1 FROM history AS past
                   WHERE past.message = tried.message AND past.ordinal = tried.ordinal AND past.code = tried.code
                     AND tried.seq = (SELECT max(seq) FROM attempts AS last
@@ -70,7 +70,7 @@ def _legs(query: Query, destinations: Sequence[int] | None) -> list[list[tuple[s
         return [list(row) for row in rows]
     if destinations is None:
         return [[]]
-    if len(destinations) <= MOST_LEGS:
+    if len(destinations) <= MOST_DESTINATIONS:
         return [[("destination = ?", (d,))] for d in destinations]
     return [[("+destination IN (SELECT value FROM json_each(?))", (json.dumps(list(destinations)),))]]
 
@@ -107,7 +107,9 @@ def log_page(connection: sqlite3.Connection, limit: int) -> list[dict[str, Any]]
     )
     deferrals = (
         {"at": at, "event": "deferred", **_rid(message, ordinal), "host": host} | _reply(code, enhanced, reply)
-        for at, message, ordinal, host, code, enhanced, reply in connection.execute(DEFERRALS, (limit,)).fetchall()
+        for at, message, ordinal, host, code, enhanced, reply in connection.execute(
+            DEFERRALS, (2 * limit, limit)
+        ).fetchall()
     )
     left = (
         {"at": at, "event": RESULTS[result], **_rid(message, ordinal), "from": sender, "to": recipient}

@@ -17,6 +17,9 @@ __all__ = ["Condition", "Domains", "Query", "QueryError", "parse"]
 # A value longer than this is no address, code or subject; SQLite's LIKE has a limit of its own far above.
 LONGEST_VALUE = 1000
 
+# More destinations than this are not merged one by one: the statements would cost more than going through the queue.
+MOST_DESTINATIONS = 16
+
 # Blanks and commas inside double quotes belong to the value; a backslash takes the next character as it is.
 _WORD = re.compile(r'(?:[^\s"]|"(?:[^"\\]|\\.)*")+', re.DOTALL)
 _VALUE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")*', re.DOTALL)
@@ -76,11 +79,13 @@ class Query:
             return True
         if self.conditions or sort not in ("arrived", "next_attempt", "destination"):
             return False
-        if self.destinations is not None and any(d.pattern for d in self.destinations):
+        named = self.destinations or ()
+        if len(named) > MOST_DESTINATIONS or any(domains.pattern for domains in named):
             return False
-        # Ordered by next attempt, rows of one state are not adjacent; held and leaving ones have none.
-        tried = {"queued", "deferred"}
-        return sort != "next_attempt" or tried <= self.states or not (tried & self.states)
+        # Ordered by next attempt, rows of one state or age are not adjacent; held and leaving ones have no attempt.
+        timed = {"queued", "deferred"}
+        aged = self.after is not None or self.before is not None
+        return sort != "next_attempt" or (not aged and len(timed & self.states) != 1)
 
 
 def _first_id(moment: float) -> int:

@@ -246,7 +246,10 @@ class Reader:
         finally:
             self._until = None
             if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+                try:
+                    self._connection.execute("ROLLBACK")
+                except sqlite3.OperationalError:  # an interrupt that came late has stopped it
+                    self._connection.execute("ROLLBACK")
 
     def _late(self) -> bool:
         return self._until is not None and self._monotonic() > self._until

@@ -129,14 +129,15 @@ class Totals(TypedDict):
 
 # Named recipients with what belongs to them. `rows` is JSON: [[message, ordinal], ...].
 NAMED_ROWS = """
-SELECT message, ordinal, address, sender, subject, message_id, name, hop, state, size, arrived, due, attempts,
-       last_code, last_enhanced, last_reply, last_host, route, client, user, held_by, expires, since, warned,
-       interruptions, submitter, claim
+SELECT message, ordinal, address, sender, subject, message_id, domains.name, COALESCE(hops.name, ''), state, size,
+       arrived, due, attempts, last_code, last_enhanced, last_reply, last_host, route, client, user, held_by, expires,
+       since, warned, interruptions, submitter, claim
 FROM json_each(:rows) AS wanted
 CROSS JOIN recipients
   ON message = json_extract(wanted.value, '$[0]') AND ordinal = json_extract(wanted.value, '$[1]')
 CROSS JOIN messages ON messages.id = message
 CROSS JOIN domains ON domains.id = destination
+LEFT JOIN domains AS hops ON hops.id = hop
 """
 
 RECIPIENTS_OF = "SELECT message, ordinal FROM recipients WHERE message = ? ORDER BY ordinal"

@@ -11,20 +11,19 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mailtui.clock import Clock
 from mailtui.ids import IdSource
-from mailtui.model import Attempt, Message, Recipient, Reply, SmtpError, Verdict
+from mailtui.model import Claimed, Message, Recipient, Reply, Settled, SmtpError
 from mailtui.queue import claims
-from mailtui.queue.database import StoreError, open_writer, take_lock
+from mailtui.queue.database import PAGE_SIZE, StoreError, open_writer, take_lock
 from mailtui.queue.read import Reader
 from mailtui.queue.spool import Spool, SpoolFile
 from mailtui.queue.tables import history, journal, messages
-from mailtui.queue.transaction import Transaction
+from mailtui.queue.transaction import Transaction, VoidClaim
 from mailtui.queue.writer import Job, Writer, housekeeping
 
 T = TypeVar("T")
@@ -39,30 +38,6 @@ DISK_CHECK = 2.0
 PRUNE_ROWS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """How it ended for one claimed recipient. `due`: the next attempt of a deferral; None holds it (`held_by`)."""
-
-    recipient: Recipient
-    verdict: Verdict
-    attempt: Attempt
-    hop: str = ""
-    route: str = ""
-    due: float | None = None
-    remote_id: str = ""
-    deleted: bool = False  # discarded by a route: history says `deleted`
-    held_by: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """What a claim got, and when the destination has something due again (None: nothing parked is waiting)."""
-
-    messages: list[Message]
-    next_due: float | None
-    cursor: str
-
-
 class Store:
     """One per relay. `open` first; then `admit` and `committed` may be set by the relay."""
 
@@ -73,6 +48,7 @@ class Store:
         self.committed: Callable[[Message], None] = lambda message: None
         self.dropped: Callable[[Message], None] = lambda message: None  # admitted, but not committed
         self.on_fatal: Callable[[BaseException], None] = lambda error: None
+        self.on_void: Callable[[str], None] = lambda text: None  # a settlement named a claim that is not ours
         self.free_disk = free_disk
         self.owner = 0
         self.missing_bodies: set[int] = set()
@@ -82,6 +58,7 @@ class Store:
         self._readers: dict[str, Reader] = {}
         self._disk_at = -DISK_CHECK
         self._free = 0
+        self._free_pages = 0
 
     # -- opening and closing -----------------------------------------------------------------------------------------
 
@@ -90,43 +67,76 @@ class Store:
         try:
             self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = take_lock(self.state_dir)
-            self.spool = Spool(self.state_dir)
         except OSError as error:
-            raise StoreError(
-                f"cannot use the state directory {self.state_dir}: {error.strerror or error}; "
-                "check its owner and permissions, or give another --state"
-            ) from error
+            raise self._unusable(error) from error
         try:
-            conn = open_writer(self.state_dir)
-        except BaseException:
+            self.spool = Spool(self.state_dir)
+            self._reserve(False)  # with a full disk, taking over needs what was kept aside
+            conn = self._take_over()
+        except BaseException as error:
             os.close(self._lock)
+            if isinstance(error, OSError):
+                raise self._unusable(error) from error
             raise
-        now = self.clock.now()
-        self.ids = IdSource(_meta(conn, messages.LAST_ID))
-        self.owner = _meta(conn, messages.OWNER) + 1
-        self.interrupted = claims.take_over(conn, self.owner, now)
-        self.missing_bodies = self.spool.reconcile({row[0] for row in conn.execute(messages.SPOOLED_IDS)})
-        claims.hold_without_body(conn, self.missing_bodies)
-        self.heads = claims.heads(conn)
         self._reserve(True)
         self.writer = Writer(conn, asyncio.get_running_loop(), self._fatal)
         self.writer.on_full = lambda: self._reserve(False)
         self.writer.start()
 
+    def _take_over(self) -> sqlite3.Connection:
+        """The connection of the new owner; what the last one left is in order."""
+        conn = open_writer(self.state_dir)
+        try:
+            self.ids = IdSource(_meta(conn, messages.LAST_ID))
+            self.owner = _meta(conn, messages.OWNER) + 1
+            self.interrupted = claims.take_over(conn, self.owner, self.clock.now())
+            self.missing_bodies = self.spool.reconcile({row[0] for row in conn.execute(messages.SPOOLED_IDS)})
+            claims.hold_without_body(conn, self.missing_bodies)
+            self.heads = claims.heads(conn)
+            self._free_pages = conn.execute("PRAGMA freelist_count").fetchone()[0] * PAGE_SIZE
+        except BaseException as error:
+            conn.close()
+            if isinstance(error, sqlite3.Error):
+                raise StoreError(
+                    f"cannot take over the queue in {self.state_dir}: {error}; make room, or put back a backup"
+                ) from error
+            raise
+        return conn
+
+    def _unusable(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"cannot use the state directory {self.state_dir}: {error.strerror or error}; "
+            "check its owner and permissions, or give another --state"
+        )
+
     async def close(self, *, clean: bool) -> None:
         """Commit what is waiting and let go of the state directory. `clean`: nothing is claimed any more."""
+        loop = asyncio.get_running_loop()
+        # Readers first: the writer is then the last one out and leaves no WAL behind.
+        await loop.run_in_executor(None, self._close_readers)
         if clean:
             with contextlib.suppress(Exception):
-                await self.writer.call(lambda tx: tx.conn.execute(messages.SET_META, (messages.CLEAN, 1)))
-        await asyncio.get_running_loop().run_in_executor(None, self.writer.stop)
-        for executor in (self._read, self._scan, self._executor):
+                await self.writer.call(lambda tx: None)  # what was submitted before is committed now
+                await self.writer.call(claims.mark_clean)
+        await loop.run_in_executor(None, self.writer.stop)
+        self._executor.shutdown(wait=True)
+        os.close(self._lock)
+
+    def _close_readers(self) -> None:
+        for executor in (self._read, self._scan):
             executor.shutdown(wait=True)
         for reader in self._readers.values():
             reader.close()
-        os.close(self._lock)
 
     def _fatal(self, error: BaseException) -> None:
         self.on_fatal(error)
+
+    def _failed(self, error: BaseException) -> None:
+        """A settlement was not written: void ones are reported, all else ends the relay."""
+        if isinstance(error, VoidClaim):
+            self.on_void(str(error))
+        else:
+            self.on_fatal(error)
 
     # -- accepting ---------------------------------------------------------------------------------------------------
 
@@ -149,12 +159,12 @@ class Store:
         return None
 
     def free_space(self) -> int:
-        """Octets free on the queue's file system for an ordinary user."""
+        """Octets free on the queue's file system for an ordinary user, and on free pages of the database."""
         try:
             facts = os.statvfs(self.state_dir)
         except OSError:
             return 0
-        return facts.f_bavail * facts.f_frsize
+        return facts.f_bavail * facts.f_frsize + self._free_pages
 
     def open_spool(self, number: int) -> SpoolFile:
         return self.spool.create(number)
@@ -243,7 +253,7 @@ class Store:
 
         def finished(result: Any, error: BaseException | None) -> None:
             if error is not None:
-                self._fatal(error)
+                self._failed(error)
                 return
             for report in reports:
                 self.committed(report)
@@ -258,7 +268,7 @@ class Store:
 
         def finished(result: Any, error: BaseException | None) -> None:
             if error is not None:
-                self._fatal(error)
+                self._failed(error)
             elif done is not None:
                 done()
 
@@ -302,12 +312,23 @@ class Store:
     # -- housekeeping ------------------------------------------------------------------------------------------------
 
     def tidy(self, *, keep: float, rows: int, transcripts: float) -> None:
-        """A step of pruning and vacuuming; called now and then by the relay."""
-        now = self.clock.now()
-        self.writer.submit(
-            Job(partial(claims.prune, now=now, keep=keep, rows=rows, transcripts=transcripts, step=PRUNE_ROWS), _ignore)
+        """Pruning, in as many small steps as it takes, and vacuuming; called now and then by the relay."""
+        work = partial(
+            claims.prune, now=self.clock.now(), keep=keep, rows=rows, transcripts=transcripts, step=PRUNE_ROWS
         )
-        self.writer.submit(Job(housekeeping, _ignore))
+
+        def pruned(more: Any, error: BaseException | None) -> None:
+            if more and error is None:
+                self.writer.submit(Job(work, pruned))
+
+        def done(result: Any, error: BaseException | None) -> None:
+            if error is None:
+                self._free_pages = result
+
+        self.writer.submit(Job(work, pruned))
+        self.writer.submit(Job(housekeeping, done))
+        if not self.writer.full and self.free_space() > 2 * RESERVE_BYTES:
+            asyncio.get_running_loop().run_in_executor(self._executor, self._reserve, True)
 
     def _reserve(self, keep: bool) -> None:
         """Keep or release the reserve file; failing to keep it is no error."""
@@ -319,6 +340,8 @@ class Store:
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
                     os.posix_fallocate(fd, 0, RESERVE_BYTES)
+                except OSError:
+                    path.unlink()  # half a reserve would take the last room from the queue
                 finally:
                     os.close(fd)
 

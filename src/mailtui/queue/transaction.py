@@ -13,6 +13,9 @@ from mailtui.queue.tables import attempts, history, messages
 
 Row = tuple[Any, ...]
 
+# The submitter of what has none: claims go round the submitters "after" the last one served, from "" on.
+NOBODY = "-"
+
 
 class Domains:
     """Domain names interned as integers, remembered for the life of the writer."""
@@ -83,13 +86,17 @@ class Transaction:
         if message.body is not None:
             self._bodies.append((message.id, message.body))
         claim = owner if message.claimed else 0
+        domain = e.sender.rpartition("@")[2].lower()
+        sender_domain = self.domains.id(domain) if domain else 0
+        sender_hash, msgid_hash = messages.fingerprint(e.sender), messages.fingerprint(e.message_id)
         for r in message.recipients:
             destination = self.domains.id(r.destination)
             self._recipients.append(
                 (
                     message.id, r.ordinal, claim, int(r.state), destination, r.due, r.expires, r.attempts,
-                    r.interruptions, r.warned, r.last_code, e.arrived, r.address, r.submitter, r.notify, r.orcpt, "",
-                    "", r.held_by, r.last_enhanced, r.last_reply, r.last_host,
+                    r.interruptions, r.warned, r.last_code, e.arrived, r.address, r.submitter or NOBODY, r.notify,
+                    r.orcpt, 0, "", r.held_by, r.last_enhanced, r.last_reply, r.last_host,
+                    sender_domain, sender_hash, messages.fingerprint(r.address), msgid_hash,
                 )
             )  # fmt: skip
             self.count(destination, r.state, e.arrived, 1)
@@ -138,7 +145,7 @@ class Transaction:
             many(messages.INSERT_RECIPIENT, self._recipients)
             if self._bodies:
                 many(messages.INSERT_BODY, self._bodies)
-            self.conn.execute(messages.SET_META, (messages.LAST_ID, self._last_id))
+            self.conn.execute(messages.RAISE_META, (messages.LAST_ID, self._last_id))
         if self._attempts:
             many(attempts.INSERT, self._attempts)
         if self._history:
@@ -159,6 +166,9 @@ class Transaction:
                 self.conn.execute(messages.DELETE_BODY, (number,))
                 if unlink is not None:
                     self.after.append(unlink)
+        for (_, state, slot), change in list(self._counters.items()):
+            key = (messages.ALL, state, slot)
+            self._counters[key] = self._counters.get(key, 0) + change
         changed = [(*key, change) for key, change in self._counters.items() if change]
         if changed:
             many(messages.ADD_COUNTER, changed)

@@ -2,10 +2,12 @@
 
 Promises: what arrived while the last transaction was syncing goes into the next one, with no timed wait; a job's
 future is resolved after its COMMIT has synced; a bad job fails alone; jobs marked `keep` (settlements) survive a full
-disk and are tried again until they are in; after a failed sync nothing is acknowledged and `on_fatal` is called.
+disk and are tried again until they are in; after a failed sync nothing is acknowledged, `on_fatal` is called, and
+every job that waits, or comes later, is told that the store has failed.
 """
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -14,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mailtui.queue.database import StoreError
+from mailtui.queue.database import PAGE_SIZE, StoreError
 from mailtui.queue.tables import messages
 from mailtui.queue.transaction import Domains, Transaction
 
@@ -26,11 +28,18 @@ MAX_JOBS = 512
 # Octets of bodies in one transaction: keeps a commit's sync short and the WAL near its checkpoint size.
 MAX_BYTES = 8 * 1024 * 1024
 
-# A settlement that did not fit on the disk is tried again after this many seconds.
+# A settlement that did not fit on the disk is tried again after this many seconds; without one, an empty write is.
 RETRY_AFTER = 1.0
 
-# Codes after which the same transaction may work later: the disk is full, or an allocation failed.
-PASSING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN}
+# Codes after which the same transaction may work later: the disk is full, an allocation failed, or somebody else holds
+# the database locked (an operator with sqlite3).
+PASSING = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+}
 
 # After a failed sync or read the state of the file is unknown: acknowledge nothing, and start anew.
 FATAL = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY}
@@ -55,6 +64,7 @@ class Writer:
         self, conn: sqlite3.Connection, loop: asyncio.AbstractEventLoop, on_fatal: Callable[[BaseException], None]
     ) -> None:
         self.waiting = 0  # octets of bodies submitted and not yet committed; the loop's view
+        self.dead = False  # the thread has ended by an exception: nothing is written any more
         self.full = False  # the last transaction did not fit; kept jobs are being retried
         self.commits = 0
         self.largest_group = 0
@@ -73,6 +83,9 @@ class Writer:
         self._thread.start()
 
     def submit(self, job: Job) -> None:
+        if self.dead:
+            self._loop.call_soon(job.done, None, StoreError("the queue's database cannot be written any more"))
+            return
         self.waiting += job.size
         self._jobs.put(job)
 
@@ -98,17 +111,31 @@ class Writer:
     # -- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        batch: list[Job] = []
         try:
-            while not (self._stopping and not self._kept):
+            while not self._stopping or self._kept:
                 batch = self._collect()
-                if batch:
+                if batch or self.full:
                     self._write(batch)
-                elif self._stopping:
-                    break
             self._conn.close()
         except BaseException as error:
-            self._conn.close()
-            self._loop.call_soon_threadsafe(self._on_fatal, error)
+            with contextlib.suppress(sqlite3.Error):
+                self._conn.close()
+            self._loop.call_soon_threadsafe(self._died, error, batch)
+
+    def _died(self, error: BaseException, batch: list[Job]) -> None:
+        """On the loop: the thread has ended by an exception."""
+        self.dead = True
+        self._on_fatal(error)
+        jobs = list(batch)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    jobs.append(job)
+        for job in jobs:
+            job.result, job.error = None, StoreError(f"the queue's database cannot be written any more: {error}")
+        self._resolve(jobs)
 
     def _collect(self) -> list[Job]:
         """Wait for the first job, then take what else is there; the jobs kept from a full disk come first."""
@@ -118,8 +145,10 @@ class Writer:
             if kept:
                 time.sleep(0 if self._stopping else RETRY_AFTER)
                 job = self._jobs.get_nowait()
+            elif self.full:
+                job = self._jobs.get(timeout=RETRY_AFTER)
             else:
-                job = self._jobs.get(not self._stopping)
+                job = self._jobs.get()
             size = 0
             while True:
                 if job is None:
@@ -150,12 +179,15 @@ class Writer:
         except Exception:
             self._rollback()
             self._one_by_one(batch)
-        self._loop.call_soon_threadsafe(self._resolve, batch)
+        else:
+            self._loop.call_soon_threadsafe(self._resolve, batch)
 
     def _commit(self, batch: list[Job]) -> None:
         """Everything in one transaction; nothing of it if anything fails."""
         begun = time.perf_counter()
         self._conn.execute("BEGIN IMMEDIATE")
+        if self.full:
+            self._conn.execute(messages.PROBE)
         tx = Transaction(self._conn, self._domains)
         for job in batch:
             job.result = job.work(tx)
@@ -167,7 +199,8 @@ class Writer:
         self.largest_group = max(self.largest_group, len(batch))
         self.worst_commit = max(self.worst_commit, time.perf_counter() - begun)
         for act in tx.after:
-            act()
+            with contextlib.suppress(OSError):  # a file that stays without its rows is removed at the next start
+                act()
 
     def _rollback(self) -> None:
         if self._conn.in_transaction:
@@ -176,33 +209,46 @@ class Writer:
 
     def _one_by_one(self, batch: list[Job]) -> None:
         """One of the jobs is bad: a transaction each, so that it fails alone."""
-        for job in batch:
+        done: list[Job] = []
+        for number, job in enumerate(batch):
             try:
                 self._commit([job])
             except Exception as error:
                 self._rollback()
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF in FATAL:
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code in FATAL:
                     raise
+                if code in PASSING:
+                    self._loop.call_soon_threadsafe(self._resolve, done)
+                    self._did_not_fit(batch[number:], error)
+                    return
                 job.error = error
+            done.append(job)
+        self._loop.call_soon_threadsafe(self._resolve, done)
 
-    def _did_not_fit(self, batch: list[Job], error: sqlite3.Error) -> None:
+    def _did_not_fit(self, batch: list[Job], error: Exception) -> None:
         """The disk is full: settlements are kept for later, everything else is refused now."""
         self.full = True
         self.on_full()
         refused = [job for job in batch if not job.keep or self._stopping]
         self._kept = [job for job in batch if job.keep and not self._stopping]
         for job in refused:
-            job.error = StoreError(f"the queue's disk is full: {error}")
+            job.error = StoreError(f"the queue cannot be written now: {error}")
         self._loop.call_soon_threadsafe(self._resolve, refused)
 
     def _resolve(self, batch: list[Job]) -> None:
         """On the loop: everybody of the batch hears."""
         for job in batch:
             self.waiting -= job.size
-            job.done(job.result, job.error)
+            try:
+                job.done(job.result, job.error)
+            except Exception as error:  # the others of the batch hear all the same
+                self._on_fatal(error)
 
 
-def housekeeping(tx: Transaction) -> None:
-    """Now and then: counters that came to nothing, pages that became free."""
+def housekeeping(tx: Transaction) -> int:
+    """Now and then: counters that came to nothing, pages that became free. Returns the octets on free pages."""
     tx.conn.execute(messages.DROP_ZERO_COUNTERS)
     tx.conn.execute("PRAGMA incremental_vacuum(256)").fetchall()
+    free: int = tx.conn.execute("PRAGMA freelist_count").fetchone()[0]
+    return free * PAGE_SIZE

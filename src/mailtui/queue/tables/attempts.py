@@ -30,6 +30,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 # Pruned by age in small steps: `seq` is the order of ending. Transcripts go earlier; FORGOTTEN (a key of meta) is how
 # far that has come.
 OLDEST = "SELECT seq, finished FROM attempts WHERE seq > ? ORDER BY seq LIMIT ?"
+NEWEST = "SELECT max(seq) FROM attempts"
 PRUNE = "DELETE FROM attempts WHERE seq <= ?"
 FORGET_TRANSCRIPTS = "UPDATE attempts SET transcript = '' WHERE seq > ? AND seq <= ? AND transcript != ''"
 FORGOTTEN = "forgotten"

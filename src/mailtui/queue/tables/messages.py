@@ -2,8 +2,14 @@
 
 A recipient is *parked* (claim = 0) or *claimed* by an incarnation of the relay (claim = its number). Every secondary
 index of `recipients` is partial over parked rows: mail that is delivered at once touches none of them.
-`due` is NULL for held and leaving rows. States are those of `model.State`.
+`due` is NULL for held and leaving rows. States are those of `model.State`. `destination`, `hop` (0: never planned) and
+`sender_domain` (0: the null sender) are names interned in `domains`. The hashes are `fingerprint` of the text: narrow
+keys for exact look-ups, always compared with the text again. `kept_state` and `kept_due` are state and clock as before
+a hold or a farewell by an operator, `operation` is the number of that action; `leaves` is when the grace of a leaving
+row ends, and `leave_as` how (LEAVE_*).
 """
+
+import zlib
 
 SCHEMA = """
 CREATE TABLE meta (
@@ -35,6 +41,8 @@ CREATE TABLE messages (
     envid TEXT NOT NULL
 ) STRICT;
 
+CREATE INDEX spooled_messages ON messages (id) WHERE flags & 16;
+
 CREATE TABLE bodies (
     id INTEGER PRIMARY KEY,
     body BLOB NOT NULL
@@ -57,18 +65,33 @@ CREATE TABLE recipients (
     submitter TEXT NOT NULL,
     notify TEXT NOT NULL,
     orcpt TEXT NOT NULL,
-    hop TEXT NOT NULL,
+    hop INTEGER NOT NULL,
     route TEXT NOT NULL,
     held_by TEXT NOT NULL,
     last_enhanced TEXT NOT NULL,
     last_reply TEXT NOT NULL,
     last_host TEXT NOT NULL,
+    sender_domain INTEGER NOT NULL,
+    sender_hash INTEGER NOT NULL,
+    address_hash INTEGER NOT NULL,
+    msgid_hash INTEGER NOT NULL,
+    kept_state INTEGER,
+    kept_due REAL,
+    leaves REAL,
+    leave_as INTEGER,
+    operation INTEGER,
     PRIMARY KEY (message, ordinal)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX parked_by_destination ON recipients (destination, due) WHERE claim = 0;
 CREATE INDEX parked_by_submitter ON recipients (destination, state, submitter, due) WHERE claim = 0 AND state < 2;
 CREATE INDEX parked_by_due ON recipients (due) WHERE claim = 0;
+CREATE INDEX parked_by_hop ON recipients (hop) WHERE claim = 0 AND hop != 0;
+CREATE INDEX parked_by_sender ON recipients (sender_domain, sender_hash) WHERE claim = 0;
+CREATE INDEX parked_by_address ON recipients (address_hash) WHERE claim = 0;
+CREATE INDEX parked_by_msgid ON recipients (msgid_hash) WHERE claim = 0 AND msgid_hash != 0;
+CREATE INDEX leaving_by_end ON recipients (leaves) WHERE claim = 0 AND state = 3;
+CREATE INDEX parked_by_expiry ON recipients (destination, expires) WHERE claim = 0 AND state < 2;
 
 CREATE TABLE counters (
     destination INTEGER NOT NULL,
@@ -79,12 +102,24 @@ CREATE TABLE counters (
 ) STRICT, WITHOUT ROWID;
 """
 
+
+def fingerprint(text: str) -> int:
+    """A 32-bit key for exact look-ups, ignoring case; 0 for the empty text. Others may have the same."""
+    return zlib.crc32(text.lower().encode("utf-8", "surrogateescape")) if text else 0
+
+
 # Bits of messages.flags.
 EIGHT_BIT, SMTPUTF8, REQUIRETLS, TRUSTED, SPOOLED = 1, 2, 4, 8, 16
+
+# recipients.leave_as
+LEAVE_BOUNCE, LEAVE_DELETE = 1, 2
 
 # Keys of meta. LAST_ID: no id above it was ever committed; OWNER: number of the latest incarnation of the relay;
 # MESSAGES and BYTES: totals over `messages`; CLEAN: 1 when the last relay stopped with nothing claimed.
 LAST_ID, OWNER, MESSAGES, BYTES, CLEAN = "last_id", "owner", "messages", "bytes", "clean"
+
+# The destination under which counters of the whole queue stand.
+ALL = 0
 
 # Counters are kept per five minutes of arrival, so that `queue shape` is true to five minutes.
 SLOT = 300
@@ -93,7 +128,10 @@ SLOT = 300
 
 INSERT_MESSAGE = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_BODY = "INSERT INTO bodies VALUES (?, ?)"
-INSERT_RECIPIENT = "INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_RECIPIENT = """
+INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL,
+  NULL, NULL, NULL)
+"""
 DELETE_MESSAGE = "DELETE FROM messages WHERE id = ?"
 DELETE_BODY = "DELETE FROM bodies WHERE id = ?"
 DELETE_RECIPIENT = "DELETE FROM recipients WHERE message = ? AND ordinal = ? AND claim = ?"
@@ -117,12 +155,16 @@ CLAIM_RECIPIENT = "UPDATE recipients SET claim = ? WHERE message = ? AND ordinal
 
 # Claiming: one index seek a submitter and a row (`parked_by_submitter`), never a walk over what is not taken.
 NEXT_SUBMITTER = """
-SELECT submitter FROM recipients
+SELECT submitter FROM recipients INDEXED BY parked_by_submitter
 WHERE claim = 0 AND state < 2 AND destination = ? AND state = ? AND submitter > ? ORDER BY submitter LIMIT 1
 """
 DUE_OF_SUBMITTER = """
-SELECT message FROM recipients
+SELECT message FROM recipients INDEXED BY parked_by_submitter
 WHERE claim = 0 AND state < 2 AND destination = ? AND state = ? AND submitter = ? AND due <= ? ORDER BY due LIMIT ?
+"""
+DUE_FIRST = """
+SELECT message FROM recipients INDEXED BY parked_by_destination
+WHERE claim = 0 AND destination = ? AND due <= ? ORDER BY due LIMIT ?
 """
 DUE_OF_MESSAGE = """
 SELECT ordinal, state, due, expires, attempts, interruptions, warned, last_code, address, submitter, notify, orcpt,
@@ -130,8 +172,8 @@ SELECT ordinal, state, due, expires, attempts, interruptions, warned, last_code,
 FROM recipients WHERE message = ? AND claim = 0 AND state < 2 AND destination = ? AND due <= ? ORDER BY ordinal
 """
 OVERDUE = """
-SELECT message FROM recipients INDEXED BY parked_by_destination
-WHERE claim = 0 AND destination = ? AND due <= ? AND expires <= ? AND state < 2 LIMIT ?
+SELECT message FROM recipients INDEXED BY parked_by_expiry
+WHERE claim = 0 AND state < 2 AND destination = ? AND expires <= ? AND due <= ? ORDER BY expires LIMIT ?
 """
 NEXT_DUE = """
 SELECT due FROM recipients INDEXED BY parked_by_destination
@@ -172,10 +214,16 @@ ADD_COUNTER = """
 INSERT INTO counters VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET recipients = recipients + excluded.recipients
 """
+# Writes a page and changes nothing: is there room on the disk again?
+PROBE = "UPDATE meta SET value = value WHERE key = 'owner'"
 DROP_ZERO_COUNTERS = "DELETE FROM counters WHERE recipients = 0"
 GET_META = "SELECT value FROM meta WHERE key = ?"
 SET_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+RAISE_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)"
 ADD_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value"
+
+# At the end: is anything claimed still? (A walk over the table, so that the next start needs none.)
+ANY_CLAIMED = "SELECT 1 FROM recipients WHERE claim != 0 LIMIT 1"
 
 SPOOLED_IDS = "SELECT id FROM messages WHERE flags & 16"
 HOLD_WITHOUT_BODY = """

@@ -1,0 +1,1 @@
+"""Measurements and proofs of sizes, times and kills: minutes, by hand. See bench/README.md."""

@@ -1,0 +1,1 @@
+"""The instruments are right: what bench/ counts and proves with."""
