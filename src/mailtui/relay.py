@@ -105,8 +105,8 @@ class Relay:
         self._end = asyncio.get_running_loop().create_future()
         self.started = self.clock.now()
         store, scheduler = self.store, self.scheduler
-        store.admit, store.committed, store.dropped = scheduler.admit, scheduler.committed, scheduler.refused
-        store.on_fatal = scheduler.on_fatal = self._fatal
+        store.admit, store.committed, store.dropped = scheduler.admit, scheduler.committed, scheduler.dropped
+        store.on_fatal = scheduler.tasks.on_fatal = self._fatal
         store.on_void = lambda text: self.events.emit("void-claim", text=text, level="error")
         try:
             store.open()
@@ -114,7 +114,7 @@ class Relay:
             raise StartError(str(error)) from error
         self._opened = True
         try:
-            scheduler.load(store.heads)
+            scheduler.note_due(store.heads)
             for work in (self.watchdog.run(), scheduler.run(), self._tidy()):
                 task = asyncio.get_running_loop().create_task(work)
                 task.add_done_callback(self._watched)
@@ -200,7 +200,7 @@ class Relay:
         while True:
             await self.clock.sleep_until(self.clock.now() + TIDY)
             self.store.tidy(keep=history.keep, rows=history.rows, transcripts=history.transcripts)
-            self.scheduler.forget_idle_hops()
+            self.scheduler.pool.forget_idle()
 
     # -- what control may ask ----------------------------------------------------------------------------------------
 

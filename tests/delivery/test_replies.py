@@ -1,6 +1,7 @@
 """The reply queue: a reply is complete or it is none, and it belongs to the command that it answers."""
 
 import asyncio
+import itertools
 import math
 from collections.abc import AsyncIterator
 
@@ -70,7 +71,7 @@ def test_replies_are_the_same_in_any_segmentation(cuts: list[int]) -> None:
     async def feed() -> list[Reply]:
         queue = queue_of(ManualClock())
         edges = [0, *sorted(cuts), len(DIALOGUE)]
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in itertools.pairwise(edges):
             queue.data_received(DIALOGUE[begin:end])
         return [await queue.reply(1.0, "a reply") for _ in REPLIES]
 

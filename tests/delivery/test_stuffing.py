@@ -1,6 +1,7 @@
 """Dots: what arrives, unstuffed, is what was sent (RFC 5321 section 4.5.2), wherever the pieces are cut."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 
 from hypothesis import example, given, settings
@@ -35,7 +36,7 @@ def sent(session: Session) -> bytes:
 async def stream(message: bytes, cuts: list[int]) -> bytes:
     async def pieces() -> AsyncIterator[bytes]:
         edges = [0, *sorted({cut % (len(message) + 1) for cut in cuts}), len(message)]
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in itertools.pairwise(edges):
             if begin < end:
                 yield message[begin:end]
 

@@ -36,8 +36,9 @@ class Work:
 class Ended:
     """How an attempt ended: a verdict and the facts for every recipient, in order of `work.recipients`.
 
-    `session` is open and may be used again. `down`: no session could be had at all, with the reason: the next hop backs
-    off. `strained`: the next hop ended a session or refused one: its window shrinks."""
+    `session` is open and may be used again. `down`: no session could be had at all, or a rate-limiting 421 asked us to
+    stay away, with the reason: the next hop backs off. `strained`: the next hop ended a session or refused one: its
+    window shrinks."""
 
     results: list[tuple[Recipient, Verdict, Attempt]] = field(default_factory=list)
     session: Session | None = None
@@ -156,6 +157,8 @@ class _Round:
         self._take(session, result, recipients, begun, reused, level)
         if result.ended is not None:
             self.ended.strained = True
+        if result.limited:
+            self.ended.down = result.ended  # whoever is next would only be told the same
         self._keep(session)
         return not self.pending or result.limited or result.doubtful
 

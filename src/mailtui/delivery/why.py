@@ -43,7 +43,7 @@ class Queued(Protocol):
 
 def explain(row: Queued, scheduler: Scheduler, plan: Plan | None, now: float, paused_since: float) -> Why:
     """The one sentence for a recipient, and its facts."""
-    hop = scheduler.hops.get((plan.next_hop if plan.outcome == "deliver" else row.destination) if plan else "")
+    hop = scheduler.pool.hops.get((plan.next_hop if plan.outcome == "deliver" else row.destination) if plan else "")
     key = hop.key if hop else (plan.next_hop if plan and plan.next_hop else row.destination)
 
     def why(limiter: str, because: str, since: float | None, releases: str, due: float | None, rule: str) -> Why:
@@ -92,7 +92,7 @@ def explain(row: Queued, scheduler: Scheduler, plan: Plan | None, now: float, pa
             "destination-window", f"all {hop.workers} connections that {key} is allowed are in use", None,
             "the next one that is free", row.due, f"window {hop.workers}/{int(hop.window)}",
         )  # fmt: skip
-    if scheduler.connections >= scheduler.settings.delivery.connections:
+    if scheduler.pool.connections >= scheduler.pool.limit:
         return why("global-limit", "all outgoing connections are in use", None, "the next one that is free", row.due,
                    "[delivery] connections")  # fmt: skip
     if row.attempts:
