@@ -171,7 +171,8 @@ def test_what_is_no_destination(domain):
 # Octets that are likely to be significant, so that random input comes near to addresses.
 _pieces = st.sampled_from(
     [
-        b"a", b"B", b".", b"@", b'"', b"\\", b" ", b"<", b">", b"[", b"]", b":", b",", b"%", b"!", b"\r", b"\n", b"\x00",
+        b"a", b"B", b".", b"@",
+        b'"', b"\\", b" ", b"<", b">", b"[", b"]", b":", b",", b"%", b"!", b"\r", b"\n", b"\x00",
         b"\xc3\xbc", b"\xff", b"1", b"-", b"[192.0.2.1]", b"b.example",
     ]
 )  # fmt: skip

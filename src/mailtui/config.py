@@ -5,7 +5,6 @@ ignored, since a forgotten safeguard looks like one that holds; `effective` says
 """
 
 import difflib
-import ipaddress
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,18 +14,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from mailtui import paths, toml_lines
-from mailtui.settings import (
-    ListenerSettings,
-    Network,
-    Rate,
-    RouteSettings,
-    Settings,
-    Table,
-    format_duration,
-    format_size,
-    parse_duration,
-    parse_size,
-)
+from mailtui.config_checks import Key, Problem, dotted, problems_of, unsupported
+from mailtui.settings import ListenerSettings, RouteSettings, Settings, Table
+from mailtui.values import Rate, format_duration, format_size, parse_duration, parse_size
 
 __all__ = [
     "ConfigError",
@@ -46,11 +36,7 @@ __all__ = [
     "parse_size",
 ]
 
-Key = tuple[str | int, ...]
-
 _COMMAND_LINE = "command line"
-# Covers all of what is routed on the Internet: a permission for these is a permission for everybody.
-_EVERYBODY = [ipaddress.ip_network(net) for net in ("0.0.0.0/0", "2000::/3", "::ffff:0:0/96")]
 
 
 class ConfigError(Exception):
@@ -76,12 +62,6 @@ class Entry(NamedTuple):
     key: str
     value: Any
     origin: str
-
-
-class _Problem(NamedTuple):
-    at: Key  # whose line is shown
-    key: str
-    text: str
 
 
 def load(path: str | Path | None = None, quick: QuickOptions | None = None, state: Path | None = None) -> Settings:
@@ -114,7 +94,7 @@ def parse(text: str, source: str = "mailtui.toml", quick: QuickOptions | None = 
     settings, problems, kept = _validate(raw)
     if settings is not None:
         wrong = {problem.key for problem in problems}
-        for problem in _cross_checks(settings):
+        for problem in (*problems_of(settings), *_check_routes(settings)):
             if problem.key not in wrong or problem.key == "access.networks":
                 problems.append(problem._replace(at=_as_written(problem.at, kept)))
     if problems or settings is None:
@@ -185,7 +165,7 @@ def _apply(quick: QuickOptions, raw: dict[str, Any], origins: dict[Key, str]) ->
             delivery["smarthost"] = quick.smarthost
 
 
-def _validate(raw: dict[str, Any]) -> tuple[Settings | None, list[_Problem], dict[Key, list[int]]]:
+def _validate(raw: dict[str, Any]) -> tuple[Settings | None, list[Problem], dict[Key, list[int]]]:
     """The settings and what is wrong.
 
     What is wrong is left out and the rest read again, so that the checks across tables still see the rest; None if
@@ -201,13 +181,40 @@ def _validate(raw: dict[str, Any]) -> tuple[Settings | None, list[_Problem], dic
     for item in found:
         at = item["loc"]
         missing = item["type"] == "missing"
-        problems.append(_Problem(at, _name(at), f"is missing{_example(at)}" if missing else _says(item, at)))
+        problems.append(Problem(at, dotted(at), f"is missing{_example(at)}" if missing else _says(item, at)))
         # A row goes as a whole when it cannot do without the value.
         out.add(at[:-1] if missing or at[-1] in ("address", "match", "target") else at)
     try:
         return Settings.model_validate(_without(raw, (), out, kept)), problems, kept
     except ValidationError:
         return None, problems, kept
+
+
+def _check_routes(settings: Settings) -> Iterator[Problem]:
+    """One row a match, and only targets that this version can deliver to."""
+    if not settings.route and not settings.delivery.smarthost:
+        return
+    from mailtui.routing.routes import parse_match, parse_target
+    from mailtui.routing.routes import unsupported as shortcoming
+
+    matches = set()
+    for index, route in enumerate(settings.route):
+        match = parse_match(route.match)
+        if match in matches:
+            at: Key = ("route", index, "match")
+            yield Problem(at, dotted(at), f'"{route.match}" is given twice, expected one [[route]] a match')
+        matches.add(match)
+        reason = shortcoming(parse_target(route.target), auth=route.auth, source=route.source)
+        if reason:
+            at = ("route", index, "target")
+            yield Problem(at, dotted(at), f'"{route.target}": {reason}')
+        if route.tls not in ("", "auto", "may", "none"):
+            yield unsupported(("route", index, "tls"), f'"{route.tls}"', '"auto" | "may" | "none"')
+    if settings.delivery.smarthost:
+        reason = shortcoming(parse_target(settings.delivery.smarthost))
+        if reason:
+            at = ("delivery", "smarthost")
+            yield Problem(at, dotted(at), f'"{settings.delivery.smarthost}": {reason}')
 
 
 def _without(value: Any, at: Key, out: set[Key], kept: dict[Key, list[int]]) -> Any:
@@ -289,10 +296,6 @@ def _example(at: Key) -> str:
     return f", expected {examples[str(at[-1])]}" if at[-1] in examples else ""
 
 
-def _name(at: Key) -> str:
-    return ".".join(part for part in at if isinstance(part, str))
-
-
 def _line(at: Key, where: dict[Key, int]) -> int:
     """The line of a key, else of the nearest table that holds it; 0 if it stands nowhere."""
     while at:
@@ -302,7 +305,7 @@ def _line(at: Key, where: dict[Key, int]) -> int:
     return 0
 
 
-def _render(problem: _Problem, source: str, where: dict[Key, int], origins: dict[Key, str]) -> str:
+def _render(problem: Problem, source: str, where: dict[Key, int], origins: dict[Key, str]) -> str:
     at = problem.at
     while at and at not in origins:
         at = at[:-1]
@@ -322,144 +325,3 @@ def _syntax_error(message: str, text: str, source: str) -> str:
     if place:
         return f"{source}: line {text.count(chr(10)) + 1}: {what[:1].lower()}{what[1:]} (end of file), expected TOML"
     return f"{source}: {message}, expected TOML"
-
-
-def _cross_checks(settings: Settings) -> Iterator[_Problem]:
-    """What each value alone does not show."""
-    access = settings.access
-    names: set[str] = set()
-    for index, listener in enumerate(settings.listener):
-        if listener.name in names:
-            yield _Problem(
-                ("listener", index, "name"), "listener.name", f'"{listener.name}" is used twice, expected unique names'
-            )
-        names.add(listener.name)
-    for domains in ("local_domains", "relay_domains"):
-        if getattr(access, domains) and not access.recipients:
-            yield _Problem(
-                ("access", domains),
-                "access.recipients",
-                f'is not set, expected a FILE of recipients or "any" since {domains} is not empty',
-            )
-            break
-    yield from _everybody(settings)
-    for index, listener in enumerate(settings.listener):
-        if not listener.loopback and not settings.mail.postmaster:
-            yield _Problem(
-                ("listener", index, "address"),
-                "mail.postmaster",
-                f"is not set, expected a mail address since listener {listener.name} ({listener.address}) is not on"
-                " loopback",
-            )
-            break
-    yield from _check_routes(settings)
-    yield from _not_supported(settings)
-
-
-def _everybody(settings: Settings) -> Iterator[_Problem]:
-    """P02: networks that hold the whole Internet make an open relay, in one piece or in several."""
-    networks = settings.access.networks
-    told = False
-    for index, network in enumerate(networks):
-        if any(_holds(network, everybody) for everybody in _EVERYBODY):
-            told = True
-            yield _Problem(
-                ("access", "networks", index),
-                "access.networks",
-                f"{network} IS EVERYBODY: it would make an OPEN RELAY, expected only networks whose hosts may send"
-                " mail to anywhere",
-            )
-    merged: list[Network] = [
-        *ipaddress.collapse_addresses(net for net in networks if isinstance(net, ipaddress.IPv4Network)),
-        *ipaddress.collapse_addresses(net for net in networks if isinstance(net, ipaddress.IPv6Network)),
-    ]
-    if not told and any(_holds(network, everybody) for network in merged for everybody in _EVERYBODY):
-        yield _Problem(
-            ("access", "networks"),
-            "access.networks",
-            "ARE TOGETHER EVERYBODY: they would make an OPEN RELAY, expected only networks whose hosts may send mail"
-            " to anywhere",
-        )
-
-
-def _holds(network: Network, inner: Network) -> bool:
-    return network.version == inner.version and network.supernet_of(inner)  # type: ignore[arg-type]
-
-
-def _not_supported(settings: Settings) -> Iterator[_Problem]:
-    """What the file may say but this version does not carry out: refused, since it would be a promise not kept."""
-
-    for index, listener in enumerate(settings.listener):
-        for key, default in (
-            ("role", "relay"),
-            ("tls", "none"),
-            ("client_ca", ""),
-            ("auth", "off"),
-            ("auth_without_tls", False),
-            ("proxy_from", []),
-            ("xclient_from", []),
-        ):
-            value = getattr(listener, key)
-            if value != default:
-                shown = f'"{value}"' if isinstance(value, str) else "true" if value is True else ""
-                yield _unsupported(("listener", index, key), shown, f"{_toml(default)} or no such line")
-        if listener.inherited:
-            yield _unsupported(
-                ("listener", index, "address"), f'"{listener.address}"', "an address such as 192.0.2.1:25"
-            )
-    access, delivery, limits = settings.access, settings.delivery, settings.limits
-    if access.recipients == "callout":
-        yield _unsupported(("access", "recipients"), '"callout"', 'a FILE of recipients or "any"')
-    for at, values in (
-        (("access", "certificates"), access.certificates),
-        (("access", "sender_domains"), access.sender_domains),
-    ):
-        if values:
-            yield _unsupported(at, "", "[] or no such line")
-    for at, text in (
-        (("delivery", "smarthost_auth"), delivery.smarthost_auth),
-        (("delivery", "secrets"), delivery.secrets),
-        (("tls", "ca_file"), settings.tls.ca_file),
-        (("metrics", "listen"), settings.metrics.listen),
-        (("limits", "client_rate"), limits.client_rate),
-        (("limits", "user_rate"), limits.user_rate),
-    ):
-        if text:
-            yield _unsupported(at, "", '"" or no such line')
-    if settings.tls.default not in ("auto", "may", "none"):
-        yield _unsupported(("tls", "default"), f'"{settings.tls.default}"', '"auto" | "may" | "none"')
-
-
-def _check_routes(settings: Settings) -> Iterator[_Problem]:
-    """One row a match, and only targets that this version can deliver to."""
-    if not settings.route and not settings.delivery.smarthost:
-        return
-    from mailtui.routing.routes import parse_match, parse_target, unsupported
-
-    matches = set()
-    for index, route in enumerate(settings.route):
-        match = parse_match(route.match)
-        if match in matches:
-            at: Key = ("route", index, "match")
-            yield _Problem(at, _name(at), f'"{route.match}" is given twice, expected one [[route]] a match')
-        matches.add(match)
-        reason = unsupported(parse_target(route.target), auth=route.auth, source=route.source)
-        if reason:
-            at = ("route", index, "target")
-            yield _Problem(at, _name(at), f'"{route.target}": {reason}')
-        if route.tls not in ("", "auto", "may", "none"):
-            yield _unsupported(("route", index, "tls"), f'"{route.tls}"', '"auto" | "may" | "none"')
-    if settings.delivery.smarthost:
-        reason = unsupported(parse_target(settings.delivery.smarthost))
-        if reason:
-            at = ("delivery", "smarthost")
-            yield _Problem(at, _name(at), f'"{settings.delivery.smarthost}": {reason}')
-
-
-def _unsupported(at: Key, value: str, instead: str) -> _Problem:
-    shown = f"{value} is" if value else "is"
-    return _Problem(at, _name(at), f"{shown} not supported by this version, expected {instead}")
-
-
-def _toml(value: Any) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value).lower()

@@ -4,8 +4,10 @@ Times are float seconds since the epoch (wall time), sizes are octets. Nothing h
 nothing here knows a room.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Recipient:
     last_host: str = ""
     warned: bool = False  # a delay notice was sent
     held_by: str = ""
+    route: str = ""  # the target that an operator gave by `reroute`
 
 
 @dataclass(slots=True)
@@ -229,6 +232,27 @@ class Claimed:
     messages: list[Message]
     next_due: float | None
     cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Something an operator has set: a pause, a suspension, a limit, a route. `value` belongs to the kind."""
+
+    name: str
+    since: float
+    until: float | None = None
+    reason: str = ""
+    who: str = ""
+    value: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What became of claimed recipients that an operator wants: given back to the database, or on a connection now."""
+
+    parked: list[tuple[int, int]]
+    pending: list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)

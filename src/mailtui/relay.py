@@ -10,16 +10,19 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mailtui import __version__
 from mailtui.clock import Clock, SystemClock
-from mailtui.config import Settings
+from mailtui.config import ConfigError, Settings
 from mailtui.control.server import ControlServer
 from mailtui.delivery import why as reasons
 from mailtui.delivery.attempt import Sender
+from mailtui.delivery.controls import INTAKE, PAUSE
+from mailtui.delivery.operating import Operating
 from mailtui.delivery.scheduler import Scheduler
 from mailtui.delivery.settle import Settler
 from mailtui.delivery.watchdog import Watchdog
@@ -27,13 +30,16 @@ from mailtui.events import Events
 from mailtui.ids import encode
 from mailtui.intake.access import AccessRules
 from mailtui.intake.listener import Intake, ListenError
-from mailtui.model import Why
+from mailtui.model import Control, Why, Withdrawn
+from mailtui.queue.actions import Action
 from mailtui.queue.database import StoreError
 from mailtui.queue.read import Reader
 from mailtui.queue.rows import Row
 from mailtui.queue.store import Store
+from mailtui.queue.tables.controls import ROUTE
 from mailtui.routing.resolver import Resolver
 from mailtui.routing.router import Router
+from mailtui.routing.routes import parse_match, parse_target, unsupported
 
 T = TypeVar("T")
 
@@ -45,7 +51,7 @@ TIDY = 60.0
 SWITCH_INTERVAL = 0.0005
 
 # Young objects before a garbage collection: a message in flight is about a hundred, and reference counts free them.
-GC_THRESHOLD = 20_000
+GC_THRESHOLD = 100_000
 
 
 class StartError(Exception):
@@ -65,8 +71,13 @@ class Relay:
         events: Events | None = None,
         paused: bool = False,
         rng: random.Random | None = None,
+        load: Callable[[], Settings] | None = None,
+        configuration: Path | None = None,
     ) -> None:
         self.settings = settings
+        self.configuration = configuration
+        self.live_routes: dict[str, Control] = {}
+        self._load = load or (lambda: settings)
         self.state_dir = state_dir
         self.hostname = settings.hostname
         self.clock = clock or SystemClock()
@@ -82,16 +93,13 @@ class Relay:
             clock=self.clock,
             watchdog=self.watchdog,
             rng=rng,
-            hostname=settings.hostname,
-            source_ipv4=settings.delivery.source_ipv4,
-            source_ipv6=settings.delivery.source_ipv6,
-            connect_timeout=settings.delivery.connect_timeout,
-            tls_default=settings.tls.default,
+            **_sender(settings),
             pieces=lambda number: self.store.spool.pieces(number),
         )
-        settler = Settler(settings, self.clock, self.events, self.store, rng)
-        self.scheduler = Scheduler(settings, self.clock, self.events, self.store, self.router, sender, settler)
-        self.scheduler.paused = "--paused" if paused else ""
+        self.settler = Settler(settings, self.clock, self.events, self.store, rng)
+        self.scheduler = Scheduler(settings, self.clock, self.events, self.store, self.router, sender, self.settler)
+        self.operating = Operating(self.scheduler, self.store, self.router, self.clock, self.events, _action)
+        self._paused = paused
         self.intake = Intake(settings, self.clock, self.events, self.store)
         self.control = ControlServer(self, socket_path or state_dir / "control.sock")
         self._end: asyncio.Future[int] | None = None
@@ -106,6 +114,7 @@ class Relay:
         self.started = self.clock.now()
         store, scheduler = self.store, self.scheduler
         store.admit, store.committed, store.dropped = scheduler.admit, scheduler.committed, scheduler.dropped
+        store.intake_paused = lambda: scheduler.controls.get(PAUSE, INTAKE) is not None
         store.on_fatal = scheduler.tasks.on_fatal = self._fatal
         store.on_void = lambda text: self.events.emit("void-claim", text=text, level="error")
         try:
@@ -114,7 +123,13 @@ class Relay:
             raise StartError(str(error)) from error
         self._opened = True
         try:
+            scheduler.controls.load(store.controls)
+            self.live_routes = {control.name: control for kind, control in store.controls if kind == ROUTE}
+            self._route()
+            if self._paused:
+                scheduler.controls.pause_for_now("started with --paused")
             scheduler.note_due(store.heads)
+            await self.operating.start()
             for work in (self.watchdog.run(), scheduler.run(), self._tidy()):
                 task = asyncio.get_running_loop().create_task(work)
                 task.add_done_callback(self._watched)
@@ -138,8 +153,12 @@ class Relay:
             self._end.set_result(status)
 
     def hangup(self) -> None:
-        """SIGHUP. Reloading comes with the next version; until then the signal must not end the relay."""
-        self.events.emit("reload", text="not supported by this version: restart to apply changes", level="warning")
+        """SIGHUP: reload; a bad configuration is told to the log."""
+        self.scheduler.tasks.spawn(self._reload_by_signal())
+
+    async def _reload_by_signal(self) -> None:
+        for error in await self.reload():
+            self.events.emit("reload-refused", text=error, level="error")
 
     async def stop(self, drain: float | None = None) -> None:
         """Stop listening, finish what runs within `drain` seconds, park the rest, let go of the state directory."""
@@ -218,11 +237,12 @@ class Relay:
 
     @property
     def paused(self) -> str:
-        return "delivery" if self.scheduler.paused else ""
+        names = self.scheduler.controls.all(PAUSE)
+        return "all" if len(names) > 1 else next(iter(names), "")
 
     def why(self, row: Row) -> Why:
         plan = self.router.cached(row.recipient, row.destination, row.sender)
-        return reasons.explain(row, self.scheduler, plan, self.clock.now(), self.started)
+        return reasons.explain(row, self.scheduler, plan, self.clock.now())
 
     def listeners(self) -> list[dict[str, Any]]:
         return self.intake.listeners()
@@ -246,6 +266,105 @@ class Relay:
     def access_rules(self) -> AccessRules:
         return self.intake.rules
 
+    # -- what operators may do: operating.py has the promises --------------------------------------------------------
+
+    @property
+    def grace(self) -> float:
+        """Seconds until what was bounced or deleted is gone for good."""
+        return self.settings.queue.grace
+
+    async def withdraw(self, action: Action, rids: Sequence[tuple[int, int]]) -> Withdrawn:
+        return await self.operating.withdraw(action, rids)
+
+    async def try_now(
+        self, rids: Sequence[tuple[int, int]], operation: int, all_at_once: bool, over: Callable[[], None]
+    ) -> None:
+        await self.operating.try_now(rids, operation, all_at_once, over)
+
+    def note_due(self, due: Iterable[tuple[str, float]]) -> None:
+        self.scheduler.note_due(due)
+
+    def note_leaving(self, at: float) -> None:
+        self.operating.note_leaving(at)
+
+    async def pause(self, what: str, until: float | None, reason: str, who: str) -> None:
+        await self.operating.pause(what, until, reason, who)
+
+    async def resume(self, who: str) -> None:
+        await self.operating.resume(who)
+
+    async def suspend(self, name: str, until: float | None, reason: str, who: str) -> None:
+        await self.operating.suspend(name, until, reason, who)
+
+    async def unsuspend(self, name: str, who: str) -> bool:
+        return await self.operating.unsuspend(name, who)
+
+    async def limit(self, name: str, concurrency: int | None, rate: tuple[int, float] | None, who: str) -> None:
+        await self.operating.limit(name, concurrency, rate, who)
+
+    def destinations(self, by: str) -> list[dict[str, Any]]:
+        return self.operating.destinations(by)
+
+    # -- routes, configuration, backup -------------------------------------------------------------------------------
+
+    def routes(self) -> list[dict[str, Any]]:
+        """Live rows and the file's, a dict each; `shadowed`: a live row of the same match beats it."""
+        live = self.live_routes
+        rows = [_route(name, control.value, "live", False) for name, control in sorted(live.items())]
+        for row in self.settings.route:
+            options = {"auth": row.auth, "tls": row.tls, "source": row.source}
+            match = str(parse_match(row.match))
+            rows.append(_route(match, {"target": row.target, **options}, "file", match in live))
+        return rows
+
+    async def set_route(self, match: str, target: str, options: Mapping[str, str], who: str) -> None:
+        """Set a live row. Raises ValueError for one that cannot be used."""
+        name = str(parse_match(match))
+        refusal = unsupported(parse_target(target), auth=options.get("auth", ""), source=options.get("source", ""))
+        if refusal is not None:
+            raise ValueError(refusal)
+        control = Control(name, self.clock.now(), who=who, value={"target": target, **options})
+        rows = {**self.live_routes, name: control}
+        self.router.use(self.settings, [_Row(n, c.value) for n, c in rows.items()])
+        await self.store.set_control(ROUTE, control)
+        self.live_routes = rows
+
+    async def unset_route(self, match: str, who: str) -> bool:
+        """Take a live row back; False if there is none."""
+        name = str(parse_match(match))
+        if name not in self.live_routes:
+            return False
+        await self.store.unset_control(ROUTE, name)
+        del self.live_routes[name]
+        self._route()
+        return True
+
+    def _route(self) -> None:
+        self.router.use(self.settings, [_Row(name, control.value) for name, control in self.live_routes.items()])
+
+    async def reload(self) -> list[str]:
+        """Take over the configuration file again: the errors, and then the old one stays; none if it is done."""
+        try:
+            settings = self._load()
+        except ConfigError as error:
+            return list(error.errors)
+        try:
+            await self.intake.apply(settings)
+        except ListenError as error:
+            return [str(error)]
+        self.settings = self.settler.settings = settings
+        self.hostname = settings.hostname
+        self.store.free_disk = settings.limits.free_disk
+        self.scheduler.use(settings, replace(self.scheduler.pool.sender, **_sender(settings)))
+        self._route()
+        self.events.emit("reloaded", text="the configuration was read again")
+        self.store.journal("reloaded", text="the configuration was read again")
+        return []
+
+    async def backup(self, path: Path) -> int:
+        """Write a consistent copy; its size. Raises StoreError."""
+        return await self.store.backup(path, self.configuration)
+
     def stop_relay(self) -> None:
         self.stop_soon(0)
 
@@ -254,18 +373,75 @@ class Relay:
         return self.intake.addresses()
 
 
-def run(settings: Settings, state_dir: Path, socket_path: Path, paused: bool = False) -> int:
-    """Run a relay in the foreground until SIGTERM or SIGINT; the exit status. Raises StartError."""
+def _action(verb: str, operation: int) -> Action:
+    return Action(verb, operation)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A live route as the router reads rows."""
+
+    match: str
+    value: Mapping[str, Any]
+
+    @property
+    def target(self) -> str:
+        return str(self.value["target"])
+
+    @property
+    def auth(self) -> str:
+        return str(self.value.get("auth") or "")
+
+    @property
+    def tls(self) -> str:
+        return str(self.value.get("tls") or "")
+
+    @property
+    def source(self) -> str:
+        return str(self.value.get("source") or "")
+
+
+def _route(match: str, value: Mapping[str, Any], source: str, shadowed: bool) -> dict[str, Any]:
+    options = {key: text for key, text in value.items() if key != "target" and text}
+    return {"match": match, "target": value["target"], "options": options, "source": source, "shadowed": shadowed}
+
+
+def _sender(settings: Settings) -> dict[str, Any]:
+    """What attempts are told of the configuration."""
+    delivery = settings.delivery
+    return {
+        "hostname": settings.hostname,
+        "source_ipv4": delivery.source_ipv4,
+        "source_ipv6": delivery.source_ipv6,
+        "connect_timeout": delivery.connect_timeout,
+        "tls_default": settings.tls.default,
+    }
+
+
+def run(
+    settings: Settings,
+    state_dir: Path,
+    socket_path: Path,
+    paused: bool = False,
+    *,
+    load: Callable[[], Settings] | None = None,
+    configuration: Path | None = None,
+) -> int:
+    """Run a relay in the foreground until SIGTERM or SIGINT; the exit status. Raises StartError.
+
+    `load` reads the configuration again for a reload (it may raise ConfigError); `configuration` is its file."""
     import uvloop
 
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(GC_THRESHOLD, 20, 20)
-    return uvloop.run(_serve(settings, state_dir, socket_path, paused))
+    relay = Relay(settings, state_dir, socket_path, paused=paused, load=load, configuration=configuration)
+    return uvloop.run(_serve(relay))
 
 
-async def _serve(settings: Settings, state_dir: Path, socket_path: Path, paused: bool) -> int:
-    relay = Relay(settings, state_dir, socket_path, paused=paused)
+async def _serve(relay: Relay) -> int:
     await relay.start()
+    gc.collect()
+    gc.freeze()  # what is there now stays: no collection need look at it again
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, relay.stop_soon)

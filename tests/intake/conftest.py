@@ -113,6 +113,13 @@ def without_trace(body: bytes) -> bytes:
     return body[end + 2 :]
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Return when `condition` holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is looked at has no event
+            await asyncio.sleep(0.001)
+
+
 @dataclass
 class Relay:
     """An intake that runs, and what a test looks at."""

@@ -2,17 +2,29 @@
 
 import json
 import sqlite3
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mailtui.ids import IdSource
 from mailtui.model import Envelope, Message, Recipient, State
-from mailtui.queue.database import path_of
-from mailtui.queue.tables import attempts, history, journal, listing, messages
+from mailtui.queue.database import open_writer, path_of
+from mailtui.queue.tables import attempts, history, journal, messages
 
 NOW = 1_700_000_000.0
+
+
+@cache
+def empty() -> bytes:
+    """A database as the relay makes it, with nothing in it and no word of a clean stop."""
+    with tempfile.TemporaryDirectory() as directory:
+        connection = open_writer(Path(directory))
+        connection.execute("DELETE FROM meta").close()
+        connection.close()
+        return path_of(Path(directory)).read_bytes()
 
 
 @dataclass
@@ -25,10 +37,8 @@ class Filled:
     ids: IdSource = field(default_factory=IdSource)
 
     def __post_init__(self) -> None:
+        path_of(self.state_dir).write_bytes(empty())
         self.connection = sqlite3.connect(path_of(self.state_dir), isolation_level=None, check_same_thread=False)
-        self.connection.execute("PRAGMA journal_mode = WAL")
-        for schema in (messages, listing, attempts, history, journal):
-            self.connection.executescript(schema.SCHEMA)
 
     @property
     def spool(self) -> Path:
@@ -62,6 +72,13 @@ class Filled:
         self.write([made], {(made.id, ordinal) for ordinal in claims})
         return made.id
 
+    def hop(self, r: Recipient) -> str:
+        """The next hop of a recipient, as if planned: its destination."""
+        return f"[{r.destination}]:25"
+
+    def route(self, r: Recipient) -> str:
+        return ""
+
     def write(self, made: Iterable[Message], claimed: Iterable[tuple[int, int]] = ()) -> None:
         claimed = set(claimed)
         run = self.connection.execute
@@ -86,7 +103,8 @@ class Filled:
                 destination = self.domain(r.destination)
                 row = (m.id, r.ordinal, 7 if (m.id, r.ordinal) in claimed else 0, int(r.state), destination, r.due)
                 row += (r.expires, r.attempts, r.interruptions, int(r.warned), r.last_code, e.arrived, r.address)
-                row += (r.submitter, r.notify, r.orcpt, self.domain(f"[{r.destination}]:25"), "", r.held_by)
+                hop = self.hop(r)
+                row += (r.submitter, r.notify, r.orcpt, self.domain(hop) if hop else 0, self.route(r), r.held_by)
                 row += (r.last_enhanced, r.last_reply, r.last_host)
                 sender_domain = e.sender.rpartition("@")[2].lower()
                 row += (self.domain(sender_domain) if sender_domain else 0, messages.fingerprint(e.sender))

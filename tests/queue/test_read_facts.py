@@ -234,6 +234,12 @@ def test_history_is_led_by_terms(filled: Filled, reader: Reader) -> None:
         f"{ids.encode(11)} dest:b.example": [11],
         f"-{ids.encode(11)}": [0, 12],
         "dest:nowhere.example": [],
+        "from:@X.example": [11],
+        "-from:@x.example,<>": [0, 12, 11],
+        "subject:SUBJ": [0, 12, 11, 11],
+        "msgid:m@x": [0, 12, 11, 11],
+        "reply:ok host:mx.*": [0, 12, 11, 11],
+        "-host:mx.example": [],
     }
     for text, expected in queries.items():
         assert [row.id for row in reader.history(parse(text.split(), NOW))] == expected, text
@@ -258,6 +264,9 @@ def test_history_pages_go_on_where_they_ended(filled: Filled, reader: Reader) ->
 
 
 def test_history_refuses_what_means_nothing_there(reader: Reader) -> None:
+    for word in ("hop:a", "due<5m", "size>1M", "route:a", "user:a", "client:a", "listener:a"):
+        with pytest.raises(QueryError, match="means nothing in the history"):
+            reader.history(parse([word], NOW))
     with pytest.raises(QueryError, match="state: means nothing in the history; known there: age< code: dest:"):
         reader.history(parse(["state:held"], NOW))
     for cursor in ("x", "-1", "1.5", "9" * 30, "²"):

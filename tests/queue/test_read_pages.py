@@ -4,9 +4,11 @@ import random
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 
 from mailtui import ids
 from mailtui.model import Envelope, Message, Recipient, State
-from mailtui.queue.database import open_writer, path_of
+from mailtui.queue import freezing, leads, listing, windows
+from mailtui.queue.database import path_of
 from mailtui.queue.paging import ORDERS
 from mailtui.queue.query import Query, QueryError, parse
 from mailtui.queue.read import QueryTimeout, Reader, Row
@@ -81,7 +84,44 @@ WANTED: dict[str, Any] = {
         state != "leaving" and r.attempts == 1 and r.destination[0] in "ac"
     ),
     "from:odd@* -state:held": lambda m, r, state: state not in ("leaving", "held") and m.id % 2,
+    "from:odd@x.example": lambda m, r, state: state != "leaving" and m.id % 2,
+    "from:@x.example,odd@x.example": lambda m, r, state: state != "leaving",
+    "from:even@x.example state:held,queued": lambda m, r, state: state in ("held", "queued") and not m.id % 2,
+    "hop:[a.example]:25,[b.example]:25": lambda m, r, state: state != "leaving" and r.destination[0] in "ab",
+    "hop:[a.example]:25 dest:a.example,b.example": lambda m, r, state: state != "leaving" and r.destination[0] == "a",
+    "to:x@c.example": lambda m, r, state: state != "leaving" and r.destination[0] == "c",
+    "msgid:<even>": lambda m, r, state: state != "leaving" and not m.id % 2,
+    "due<30s": lambda m, r, state: state != "leaving" and r.due is not None and r.due < NOW + 30,
+    "due>0s state:queued": lambda m, r, state: state == "queued" and r.due > NOW,
+    "due<30s dest:a.example": lambda m, r, state: (
+        state != "leaving" and r.due is not None and r.due < NOW + 30 and r.destination[0] == "a"
+    ),
+    "age>997s": lambda m, r, state: state != "leaving" and m.envelope.arrived < NOW - 997,
+    "age<997s state:deferred": lambda m, r, state: state == "deferred" and m.envelope.arrived >= NOW - 997,
+    "size>1": lambda m, r, state: state != "leaving" and m.envelope.size > 1,
+    "-due<30s": lambda m, r, state: state != "leaving" and (r.due is None or r.due >= NOW + 30),
+    "-to:*": lambda m, r, state: False,
 }
+
+# How a page may be found, by what is looked at row by row, passed over, and scanned at once.
+WAYS = {
+    "as it is": {},
+    "little is short": {"SHORT": 3, "PASSED_OVER": 6, "WINDOW": 4},
+    "only what passes by": {"SHORT": -1, "WINDOW": 3},
+    "only scans": {"SHORT": -1, "PASSED_OVER": 0, "WINDOW": 1},
+}
+
+
+@contextmanager
+def found_by(way: str) -> Iterator[None]:
+    with ExitStack() as stack:
+        for name, value in WAYS[way].items():
+            for module in (leads, listing, windows, freezing):
+                if hasattr(module, name):
+                    stack.enter_context(mock.patch.object(module, name, value))
+        stack.enter_context(mock.patch.object(freezing, "SORTED_AT_ONCE", 3))
+        stack.enter_context(mock.patch.object(freezing, "PIECE", 3))
+        yield
 
 
 def stocked(directory: Path, drawn: list[tuple[list[Any], int]]) -> tuple[Filled, Stock]:
@@ -98,8 +138,9 @@ def stocked(directory: Path, drawn: list[tuple[list[Any], int]]) -> tuple[Filled
                 claimed.add((number, ordinal))
             if place == "active":
                 active.add((number, ordinal))
-        sender = "odd@x.example" if number % 2 else "even@x.example"
-        made.append(Message(number, Envelope(sender=sender, arrived=NOW - 1000 + i // 2, size=size), rows, b"x"))
+        name = "odd" if number % 2 else "even"
+        envelope = {"sender": f"{name}@x.example", "message_id": f"<{name}>", "arrived": NOW - 1000 + i // 2}
+        made.append(Message(number, Envelope(**envelope, size=size), rows, b"x"))
     filled.write(made, claimed)
     return filled, Stock(made, frozenset(claimed), frozenset(active))
 
@@ -119,12 +160,13 @@ def walk(reader: Reader, query: Query, limit: int, **how: Any) -> Iterator[Row]:
     st.booleans(),
     st.integers(1, 7),
     st.booleans(),
+    st.sampled_from(sorted(WAYS)),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_pages_put_together_are_the_whole_ordered_list(
-    drawn: list[Any], text: str, sort: str, reverse: bool, limit: int, shuffled: bool
+    drawn: list[Any], text: str, sort: str, reverse: bool, limit: int, shuffled: bool, way: str
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory:
+    with found_by(way), tempfile.TemporaryDirectory() as directory:
         filled, stock = stocked(Path(directory), drawn)
         reader = Reader(Path(directory))
         claimed = list(stock.claimed)
@@ -140,6 +182,12 @@ def test_pages_put_together_are_the_whole_ordered_list(
         assert counts.recipients == len(expected)
         assert counts.messages == len(messages)
         assert counts.bytes == sum(sizes[number] for number in messages)
+        frozen = reader.freeze(query, sort, reverse, claimed, stock.active)
+        assert frozen.rids() == expected
+        assert [frozen.position(rid) for rid in expected] == list(range(len(expected)))
+        assert frozen.position((1, 1)) is None
+        everyone = [(m.id, r.ordinal) for m in stock.messages for r in m.recipients]
+        assert reader.matching(query, everyone, stock.active) == set(expected)
         reader.close()
         filled.connection.close()
 
@@ -254,8 +302,18 @@ INSTANT = [
     ("dest:big.example,d7.example", "arrived"),
     ("dest:nowhere.example", "arrived"),
     ("to:@big.example state:held", "arrived"),
+    ("dest:big.example state:held", "next_attempt"),
+    ("hop:[big.example]:25", "arrived"),
+    ("hop:[big.example]:25,[d7.example]:25", "arrived"),
+    ("to:x@big.example", "arrived"),
+    ("from:a@b.example", "arrived"),
+    ("from:a@b.example,<>", "arrived"),
+    ("msgid:<1@b>", "arrived"),
+    ("due<1m", "next_attempt"),
+    ("due>1m", "next_attempt"),
     ("state:held", "arrived"),
     ("state:held", "next_attempt"),
+    ("state:leaving", "next_attempt"),
     ("state:queued", "arrived"),
     ("state:leaving", "arrived"),
     ("state:active", "arrived"),
@@ -291,7 +349,8 @@ def crowded(directory: Path, rows: int) -> Filled:
         state = rare[i % 3] if i < 9 else State.DEFERRED
         r: Recipient = to("x@big.example" if i % 100 else f"x@d{i % 700 // 100}.example", state=state, due=NOW + i % 97)
         age = 36000 * (1 - i / rows)
-        return Message(filled.ids.next(NOW - age), Envelope(sender="a@b", arrived=NOW - age), [r], b"")
+        envelope = Envelope(sender="a@b.example" if i % 10 else "", arrived=NOW - age, message_id=f"<{i % 3}@b>")
+        return Message(filled.ids.next(NOW - age), envelope, [r], b"")
 
     made = [message(i) for i in range(rows)]
     filled.write(made, [(m.id, 1) for m in made[:: rows // 10]])
@@ -364,13 +423,56 @@ def test_an_instant_page_is_found_by_key_without_sorting(
     reader.close()
 
 
-def test_the_store_has_the_indexes_that_make_pages_instant(filled: Filled, tmp_path: Path) -> None:
-    indexes = "SELECT name, sql FROM sqlite_master WHERE tbl_name = 'recipients'"
-    directory = tmp_path / "store"
-    directory.mkdir()
-    writer = open_writer(directory)
-    assert sorted(writer.execute(indexes).fetchall()) == sorted(filled.connection.execute(indexes).fetchall())
-    writer.close()
+# Led by an index that has not the order: a bounded number of rows is looked at, and then sorted or passed over.
+BOUNDED = [
+    ("hop:[big.example]:25", "next_attempt"),
+    ("hop:[d3.example]:25", "next_attempt"),
+    ("to:x@d3.example", "next_attempt"),
+    ("to:x@big.example", "next_attempt"),
+    ("from:@b.example", "arrived"),
+    ("from:@b.example", "next_attempt"),
+    ("from:a@b.example", "next_attempt"),
+    ("from:<>", "next_attempt"),
+    ("msgid:1@b", "next_attempt"),
+    ("due<1m", "arrived"),
+    ("due>1m", "arrived"),
+    ("state:queued", "next_attempt"),
+    ("state:deferred", "next_attempt"),
+    ("state:queued,held dest:big.example", "next_attempt"),
+    ("age>1h", "next_attempt"),
+    ("age<2h age>1h dest:big.example", "next_attempt"),
+]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("text", "sort"), BOUNDED)
+def test_a_bounded_number_of_rows_is_looked_at(
+    crowds: tuple[Filled, Filled], text: str, sort: str, reverse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leads, "SHORT", 60)
+    monkeypatch.setattr(listing, "PASSED_OVER", 300)
+    monkeypatch.setattr(windows, "WINDOW", 300)
+    filled = crowds[1]
+    reader = Reader(filled.state_dir)
+    watched = Watched(reader._connection)
+    reader._connection = watched  # type: ignore[assignment]
+    count = [0]
+
+    def tick() -> bool:
+        count[0] += 1
+        return False
+
+    watched.connection.set_progress_handler(tick, 20)
+    assert asked(reader, filled, text, sort, reverse)
+    watched.connection.set_progress_handler(None, 0)
+    assert count[0] * 20 < 2 * 40 * 800  # instructions a row, rows looked at for a page, in a queue of 6,000
+    plain = sqlite3.connect(path_of(filled.state_dir))
+    for sql, values in watched.asked:
+        if "FROM recipients" in sql:
+            plan = [row[3] for row in plain.execute("EXPLAIN QUERY PLAN " + sql, values).fetchall()]
+            assert not any(step.startswith("SCAN recipients") for step in plan), (sql, plan)
+    plain.close()
+    reader.close()
 
 
 def test_a_scan_ends_at_its_deadline(crowds: tuple[Filled, Filled]) -> None:
@@ -408,6 +510,89 @@ def test_a_scan_can_be_stopped_from_another_thread(crowds: tuple[Filled, Filled]
         reader.list(parse(["code:599"], NOW))
     assert not reader._connection.in_transaction
     reader.close()
+
+
+def test_a_scan_can_be_stopped_between_two_windows(filled: Filled, reader: Reader) -> None:
+    fill(filled, 10)
+
+    def stop(looked: int, of: int) -> None:
+        reader.interrupt()  # nothing runs at this moment: there is nothing that SQLite could interrupt
+
+    with found_by("only scans"):
+        for call in (reader.freeze, reader.count, reader.list):
+            with pytest.raises(QueryTimeout, match="stopped"):
+                call(parse(["tries<5"], NOW), progress=stop)
+            assert not reader._connection.in_transaction
+        assert len(reader.freeze(parse(["tries<5"], NOW))) == 10  # the next call is not stopped any more
+
+
+def test_the_deadline_is_looked_at_between_two_windows(filled: Filled) -> None:
+    fill(filled, 10)
+    times = iter(range(100))
+    reader = Reader(filled.state_dir, deadline=3.0, monotonic=lambda: float(next(times)))
+    with found_by("only scans"), pytest.raises(QueryTimeout, match="more than 3 s"):
+        reader.freeze(parse([], NOW))
+    reader.close()
+
+
+def test_a_scan_tells_how_far_it_has_come_and_lets_the_writer_checkpoint(filled: Filled, reader: Reader) -> None:
+    numbers = fill(filled, 10)
+    told: list[tuple[int, int]] = []
+
+    def progress(looked: int, of: int) -> None:
+        filled.add(to("new@a.example"))
+        busy, _, _ = filled.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert busy == 0
+        told.append((looked, of))
+
+    with found_by("little is short"):
+        frozen = reader.freeze(parse(["tries<5"], NOW), reverse=True, progress=progress)
+    assert frozen.messages[:10].tolist() == numbers
+    assert told[:2] == [(4, 10), (8, 10)]
+    assert told == sorted(told)
+
+
+def test_a_frozen_set_holds_each_once_although_mail_moves_meanwhile(filled: Filled, reader: Reader) -> None:
+    numbers = fill(filled, 12)
+    run = filled.connection.execute
+    run("UPDATE recipients SET claim = 7 WHERE message IN (?, ?, ?)", (numbers[2], numbers[9], numbers[11]))
+    claimed = [(number, 1) for number in (numbers[9], numbers[2], numbers[11])]
+
+    def progress(looked: int, of: int) -> None:
+        run("UPDATE recipients SET claim = 0, due = due + 5000 WHERE message = ?", (numbers[9],))
+        run("UPDATE recipients SET due = due + 5000 WHERE message = ?", (numbers[0],))
+        run("DELETE FROM recipients WHERE message = ?", (numbers[10],))
+
+    with found_by("little is short"):
+        for sort in ORDERS:
+            frozen = reader.freeze(parse(["tries<5"], NOW), sort, claimed=claimed, progress=progress)
+            assert sorted(frozen.messages) == numbers[:10] + numbers[11:]
+    assert reader.matching(parse(["tries<5"], NOW), claimed) == set(claimed)
+
+
+def test_rows_of_positions_tell_what_has_left(filled: Filled, reader: Reader) -> None:
+    numbers = fill(filled, 4)
+    frozen = reader.freeze(parse([], NOW))
+    filled.connection.execute("DELETE FROM recipients WHERE message = ?", (numbers[2],))
+    rows = reader.rows_of(frozen.rids(1, 2))
+    assert rows[0] is None
+    assert rows[1] is not None
+    assert (rows[1].id, rows[1].recipient) == (numbers[1], "x@a.example")
+    assert frozen.rids(3, 5) == [(numbers[0], 1)]
+    assert frozen.rids(-1, 1) == [(numbers[3], 1)]
+    assert frozen.rids(9, 5) == []
+
+
+def test_a_frozen_set_is_packed(filled: Filled, reader: Reader) -> None:
+    fill(filled, 3)
+    frozen = reader.freeze(parse([], NOW))
+    assert (frozen.messages.itemsize, frozen.ordinals.itemsize) == (8, 4)
+    with pytest.raises(QueryError, match="known: arrived"):
+        reader.freeze(parse([], NOW), "colour")
+
+
+def fill(filled: Filled, rows: int) -> list[int]:
+    return [filled.add(to("x@a.example"), age=1000 - i) for i in range(rows)]
 
 
 def test_reading_never_holds_up_a_checkpoint(filled: Filled, reader: Reader) -> None:

@@ -18,7 +18,7 @@ Examples:
   mailtui mx example.com
 
 Exit status: 0 done; 1 not so (an unknown id, a refusal); 2 the call or the configuration is wrong, or the relay cannot
-start; 3 the command needs a running relay and none runs."""
+start; 3 the command needs a running relay and none runs; 4 previewed, nothing done."""
 
 
 @click.group(
@@ -29,19 +29,28 @@ start; 3 the command needs a running relay and none runs."""
     lazy={
         "serve": "mailtui.cli.serve:serve",
         "status": "mailtui.cli.status:status",
+        "reload": "mailtui.cli.world:reload",
+        "stop": "mailtui.cli.world:stop",
+        "pause": "mailtui.cli.world:pause",
+        "resume": "mailtui.cli.world:resume",
         "queue": "mailtui.cli.queue:queue",
+        "flush": "mailtui.cli.world:flush",
+        "dest": "mailtui.cli.dest:dest",
+        "route": "mailtui.cli.route:route",
         "mx": "mailtui.cli.routing:mx",
         "trace": "mailtui.cli.trace:trace",
         "history": "mailtui.cli.history:history",
         "access": "mailtui.cli.access:access",
         "log": "mailtui.cli.log:log",
         "config": "mailtui.cli.config:config",
+        "backup": "mailtui.cli.backup:backup",
+        "restore-backup": "mailtui.cli.backup:restore_backup",
     },
 )
 @click.option("--listen", metavar="HOST:PORT", multiple=True, help="Listen here (repeatable; replaces all listeners).")
 @click.option("--smarthost", metavar="HOST:PORT", help="Send everything that no route matches there.")
 @click.option("--hostname", metavar="NAME", help="The relay's name in EHLO and Received lines.")
-@click.option("--read-only", is_flag=True, help="Only watch: never start a relay.")
+@click.option("--read-only", is_flag=True, help="Only watch: never start a relay, never act.")
 @click.option(
     "--on-quit",
     type=click.Choice(["stop", "leave", "ask"]),
@@ -49,6 +58,7 @@ start; 3 the command needs a running relay and none runs."""
     show_default=True,
     help="What becomes of a relay that this command started.",
 )
+@click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII only.")
 @click.version_option(__version__, message="mailtui %(version)s")
 @command_options()
 def mailtui(place: Place, **options: Any) -> int | None:
@@ -61,9 +71,9 @@ def mailtui(place: Place, **options: Any) -> int | None:
         from mailtui.cli.watch import watch
 
         return watch(place, **options)
-    for name in ("listen", "smarthost", "hostname", "read_only", "on_quit"):
+    for name in ("listen", "smarthost", "hostname", "read_only", "on_quit", "ascii_only"):
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            flag = "--" + name.replace("_", "-")
+            flag = "--ascii" if name == "ascii_only" else "--" + name.replace("_", "-")
             raise click.UsageError(f"{flag} stands before the command {ctx.invoked_subcommand}, where it means nothing")
     return None
 

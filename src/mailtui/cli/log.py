@@ -8,7 +8,11 @@ from mailtui.cli import output
 from mailtui.cli.ask import limit_option, source
 from mailtui.cli.frame import Place, command_options
 from mailtui.control.reads import Document
+from mailtui.control.source import need
 from mailtui.events import escape
+
+# The journal and the history are capped far below this many entries.
+_ALL = 1_000_000
 
 
 @click.command("log")
@@ -23,11 +27,18 @@ def log(place: Place, follow: bool, limit: int) -> None:
       mailtui log --limit 200
       mailtui log --follow --json
     """
-    with source(place) as relay:
-        coming = relay.follow() if follow else iter(())
-        for row in relay.log(limit=limit or 1_000_000):
-            _print(place, row)
-        for row in coming:
+    if follow:
+        relay = need(place.socket, "log --follow")
+        try:
+            for row in relay.log(limit=limit or _ALL):
+                _print(place, row)
+            for row in relay.follow():  # it goes on where the log ends
+                _print(place, row)
+        finally:
+            relay.close()
+        return
+    with source(place) as asked:
+        for row in asked.log(limit=limit or _ALL):
             _print(place, row)
 
 

@@ -1,4 +1,4 @@
-"""`mailtui queue`: what is in the queue, and why it is still there."""
+"""`mailtui queue`: what is in the queue, why it is still there, and what to do about it."""
 
 import sys
 from itertools import islice
@@ -7,11 +7,14 @@ from typing import Any
 import click
 
 from mailtui.cli import output
+from mailtui.cli.act import command_of
 from mailtui.cli.ask import after_option, limit_option, source
 from mailtui.cli.frame import LazyGroup, Place, QueryCommand, command_options, query_argument
 from mailtui.clock import SystemClock
 from mailtui.control.clean import clean_lines
 from mailtui.control.reads import Document
+from mailtui.control.source import need
+from mailtui.control.verbs import VERBS
 
 _SORTS = ["arrived", "next_attempt", "destination", "size", "attempts"]
 
@@ -20,9 +23,9 @@ _SORTS = ["arrived", "next_attempt", "destination", "size", "attempts"]
 _TABLE = 1000
 
 
-@click.group(cls=LazyGroup)
+@click.group(cls=LazyGroup, lazy={"export": "mailtui.cli.export:export"})
 def queue() -> None:
-    """The queue: list, count, show, explain."""
+    """The queue: list, count, show, explain; try, hold, defer, bounce, delete, reroute, export."""
 
 
 @queue.command("list", cls=QueryCommand)
@@ -260,3 +263,92 @@ def _when(text: str | None, now: float) -> str:
         return ""
     left = output.span(moment - now)
     return f"{output.local(text)}, {'now' if left == 'now' else 'in ' + left}"
+
+
+@queue.command("shape")
+@click.option(
+    "--by",
+    type=click.Choice(["domain", "dest", "sender", "reply"]),
+    default="dest",
+    show_default=True,
+    help="What stands in a line.",
+)
+@click.option("--limit", type=click.IntRange(min=0), default=50, show_default=True, metavar="N", help="0 for all.")
+@command_options()
+def shape(place: Place, by: str, limit: int) -> None:
+    """How many recipients are older than 5, 10, 20 ... 1280 minutes, the fullest line first.
+
+    \b
+    Example:
+      mailtui queue shape --by reply
+    """
+    with source(place) as relay:
+        rows = relay.shape(by)
+    rows = rows[:limit] if limit else rows
+    if place.json:
+        output.json_lines(rows)
+        return
+    if not rows:
+        output.say("The queue is empty.")
+        return
+    ages = [bucket["older_than"] for bucket in rows[0]["buckets"]]
+    heads = [output.Column(by.upper(), flex=True), output.Column("TOTAL", right=True)]
+    heads += [output.Column(f">{output.span(age)}", right=True) for age in ages]
+    cells = [[row["key"], row["total"], *(bucket["recipients"] for bucket in row["buckets"])] for row in rows]
+    output.table(heads, cells)
+
+
+@queue.command("operations")
+@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, metavar="N", help="0 for all.")
+@command_options()
+def operations(place: Place, limit: int) -> None:
+    """What operators did to the queue, newest first, and what can still be undone.
+
+    \b
+    Example:
+      mailtui queue operations
+    """
+    relay = need(place.socket, "queue operations")
+    try:
+        rows = relay.operations(limit)
+    finally:
+        relay.close()
+    if place.json:
+        output.json_lines(rows)
+        return
+    if not rows:
+        output.say("Nobody did anything yet.")
+        return
+    now = SystemClock.now()
+    heads = [
+        output.Column("OP"),
+        output.Column("AT"),
+        output.Column("WHO", flex=True),
+        output.Column("DONE", right=True),
+        output.Column("UNDO", right=True),
+        output.Column("COMMAND", flex=True),
+    ]
+    cells = [
+        [
+            row["operation"],
+            output.local(row["at"])[5:],
+            row["who"],
+            f"{row['done']}/{row['asked']}",
+            _undo(row, now),
+            row["command"].removeprefix("mailtui "),
+        ]
+        for row in rows
+    ]
+    output.table(heads, cells)
+
+
+def _undo(row: Document, now: float) -> str:
+    """How long an operation can still be undone."""
+    until = output.moment(row["undo_until"])
+    if row["state"] != "done":
+        return str(row["state"])
+    return "-" if until is None or until <= now else output.span(until - now)
+
+
+for _name in ("retry", "hold", "release", "bounce", "delete", "defer", "reroute", "restore", "undo"):
+    queue.add_command(command_of(VERBS[f"queue.{_name}"]))

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from mailtui import paths
 from mailtui.cli.frame import Fail, Place, command_options
 
 
@@ -34,19 +35,26 @@ def serve(place: Place, listen: tuple[str, ...], smarthost: str | None, hostname
       mailtui serve
       mailtui serve --listen 127.0.0.1:2525 --smarthost smtp.example.net:25
     """
-    from mailtui.config import ConfigError, QuickOptions, check_files, load
+    from mailtui.config import ConfigError, QuickOptions, Settings, check_files, load
 
     quick = QuickOptions(tuple(listen), smarthost or "", hostname or "")
+
+    def read() -> Settings:
+        """The configuration as it is now, for the start and for a reload."""
+        found = load(place.config, quick, place.state)
+        if problems := check_files(found):
+            raise ConfigError(problems)
+        return found
+
     try:
-        settings = load(place.config, quick, place.state)
+        settings = read()
     except ConfigError as error:
         # A person who starts a relay wants all of it; each error is a line of its own, as in config check.
         raise Fail("\n".join(error.errors), 2) from None
-    if problems := check_files(settings):
-        raise Fail("\n".join(problems), 2)
     from mailtui.relay import StartError, run
 
     try:
-        return run(settings, place.state, place.socket, paused=paused)
+        file = paths.config_file(place.state, place.config)
+        return run(settings, place.state, place.socket, paused=paused, load=read, configuration=file)
     except StartError as error:
         raise Fail(str(error), 2) from None

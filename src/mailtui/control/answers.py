@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from mailtui import ids
 from mailtui.control import views
-from mailtui.control.clean import clean
+from mailtui.control.clean import clean, clean_value
 from mailtui.control.errors import NOT_SO, WRONG, VerbError
 from mailtui.control.reads import Document
 from mailtui.queue.query import Query, QueryError, parse
@@ -63,7 +63,7 @@ def parse_id(text: str) -> tuple[int, int | None]:
 
 def page(reader: Reader, listing: Listing, claimed: Collection[Rid], active: frozenset[Rid]) -> list[Document]:
     """One page of `queue list`."""
-    rows = _asked(
+    rows = asked(
         lambda: reader.list(
             listing.query,
             sort=listing.sort,
@@ -79,18 +79,18 @@ def page(reader: Reader, listing: Listing, claimed: Collection[Rid], active: fro
 
 def count(reader: Reader, query: Query, claimed: Collection[Rid], active: frozenset[Rid]) -> Document:
     """`queue count`."""
-    return views.counts(_asked(lambda: reader.count(query, claimed, active)))
+    return views.counts(asked(lambda: reader.count(query, claimed, active)))
 
 
 def history(reader: Reader, query: Query, limit: int, after: str) -> list[Document]:
     """One page of `history`."""
-    return [views.history(row) for row in _asked(lambda: reader.history(query, limit=limit, after=after))]
+    return [views.history(row) for row in asked(lambda: reader.history(query, limit=limit, after=after))]
 
 
 def message(reader: Reader, text: str, spool: Path, *, transcript: bool, active: frozenset[Rid]) -> Document:
     """`queue show`; a rid shows its message."""
     number, _ = parse_id(text)
-    stored = _asked(lambda: reader.message(number, active))
+    stored = asked(lambda: reader.message(number, active))
     if stored is None:
         raise gone(reader, text, number)
     try:
@@ -103,7 +103,7 @@ def message(reader: Reader, text: str, spool: Path, *, transcript: bool, active:
 def recipients(reader: Reader, text: str, active: frozenset[Rid]) -> list[Row]:
     """The recipients that an id or rid names, for `queue why`."""
     number, ordinal = parse_id(text)
-    stored = _asked(lambda: reader.message(number, active))
+    stored = asked(lambda: reader.message(number, active))
     rows = [row for row in (stored.recipients if stored else ()) if ordinal in (None, row.ordinal)]
     if not rows:
         raise gone(reader, text, number, ordinal)
@@ -114,7 +114,7 @@ def header(reader: Reader, text: str, spool: Path) -> bytes:
     """The header section of a queued message, for `trace`."""
     number, _ = parse_id(text)
     try:
-        return _asked(lambda: reader.header(number, spool))
+        return asked(lambda: reader.header(number, spool))
     except KeyError:
         raise gone(reader, text, number) from None
     except OSError as error:
@@ -131,7 +131,7 @@ def content(reader: Reader, text: str, spool: Path) -> Iterator[bytes]:
     """The message as stored, in pieces, for `queue show --raw`; reading on after the first piece may raise OSError."""
     number, _ = parse_id(text)
     try:
-        pieces = _asked(lambda: reader.content(number, spool))
+        pieces = asked(lambda: reader.content(number, spool))
         first = next(pieces, b"")
     except KeyError:
         raise gone(reader, text, number) from None
@@ -142,17 +142,17 @@ def content(reader: Reader, text: str, spool: Path) -> Iterator[bytes]:
 
 def totals(reader: Reader, active: frozenset[Rid]) -> Totals:
     """The queue in figures, for `status`."""
-    return _asked(lambda: reader.totals(active))
+    return asked(lambda: reader.totals(active))
 
 
 def orphans(reader: Reader) -> list[Rid]:
     """Recipients that a relay which was killed has left claimed."""
-    return _asked(reader.orphans)
+    return asked(reader.orphans)
 
 
 def gone(reader: Reader, text: str, number: int, ordinal: int | None = None) -> VerbError:
     """Why there is no such message: it left the queue, or it never was."""
-    past = [row for row in _asked(lambda: reader.history_of(number)) if ordinal in (None, row.ordinal)]
+    past = [row for row in asked(lambda: reader.history_of(number)) if ordinal in (None, row.ordinal)]
     if past:
         return VerbError(f"{text} is not in the queue any more: {past[0].result}; see mailtui history {text}", NOT_SO)
     return VerbError(f"{text} is neither in the queue nor in the history; see mailtui queue list", NOT_SO)
@@ -164,7 +164,7 @@ def log(reader: Reader, recent: Sequence[Mapping[str, Any]], limit: int) -> list
     # What people did is told from the journal, which has all of it; what the relay did is in memory too.
     stored = [
         entry
-        for entry in _asked(lambda: reader.log(limit))
+        for entry in asked(lambda: reader.log(limit))
         if entry["at"] < first or entry.get("who", OURSELVES) != OURSELVES
     ]
     recent = [entry for entry in recent if entry.get("who", OURSELVES) == OURSELVES]
@@ -190,7 +190,6 @@ def plan_target(text: str) -> tuple[str, str]:
 
 def trace(header: bytes, own: str, trusted: Collection[str]) -> Document:
     """`trace`: the hops of a header section."""
-    from mailtui.control.clean import clean_value
     from mailtui.trace.hops import trace as hops
 
     value = clean_value(hops(header, own=own, trusted=list(trusted)).to_json())
@@ -228,7 +227,7 @@ def access_test(rules: Any, settings: Any, probe: Document) -> Document:
     return views.decision(decide(rules, question))
 
 
-def _asked(work: Callable[[], T]) -> T:
+def asked(work: Callable[[], T]) -> T:
     try:
         return work()
     except QueryError as error:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from mailtui.control.errors import NOT_RUNNING, WRONG, VerbError
-from mailtui.control.reads import Document
+from mailtui.control.reads import SEQUENCE, Document
 
 # A scan of a million rows is answered within seconds; an answer that takes longer than this does not come any more.
 TIMEOUT = 60.0
@@ -50,6 +50,7 @@ class Client:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._http = _Connection(path)
+        self._sequence = ""
         try:
             self._http.connect()
         except PermissionError:
@@ -81,6 +82,21 @@ class Client:
     def why(self, id: str) -> list[Document]:
         return list(self._lines(f"/v1/queue/why/{quote(id, '')}", {}))
 
+    def shape(self, by: str) -> list[Document]:
+        return list(self._lines("/v1/shape", {"by": by}))
+
+    def destinations(self, by: str, limit: int) -> list[Document]:
+        return list(self._lines("/v1/destinations", {"by": by, "limit": str(limit)}))
+
+    def destination(self, name: str) -> Document:
+        return self._document(f"/v1/destinations/{quote(name, '')}")
+
+    def routes(self) -> list[Document]:
+        return list(self._lines("/v1/routes", {}))
+
+    def route_test(self, target: str, sender: str) -> Document:
+        return self._document("/v1/routes/test", {"target": target, "from": sender})
+
     def plan(self, target: str) -> Document:
         return self._document(f"/v1/plan/{quote(target, '')}")
 
@@ -91,13 +107,22 @@ class Client:
         return self._lines("/v1/history", {"query": query, "limit": limit, "after": after})
 
     def log(self, *, limit: int) -> list[Document]:
-        return list(self._lines("/v1/log", {"limit": limit}))
+        answer = self._ask("/v1/log", {"limit": limit})
+        self._sequence = answer.getheader(SEQUENCE) or ""
+        return list(self._rows(answer))
 
     def follow(self) -> Iterator[Document]:
-        self._http.timeout = None
-        if self._http.sock is not None:
-            self._http.sock.settimeout(None)  # a quiet relay has nothing to say for hours
-        return self._lines("/v1/log", {"follow": True})
+        """Events after those of the last `log`, else from now on."""
+        coming = self.events(self._sequence)
+        return (
+            {name: value for name, value in row.items() if name not in ("epoch", "seq")}
+            for row in coming
+            if row["event"] != "status"
+        )
+
+    def events(self, since: str = "") -> Iterator[Document]:
+        """The event stream as it is, statuses and gaps among it; without end."""
+        return self._lines("/v1/events", {"since": since})
 
     def access_test(self, probe: Document) -> Document:
         return self._document("/v1/access/test", probe)
@@ -106,44 +131,69 @@ class Client:
         """The configuration in force, as `config show` prints it."""
         return self._document("/v1/config")
 
+    # -- acting ------------------------------------------------------------------------------------------------------
+
+    def verb(self, name: str, **body: Any) -> Document:
+        """Preview or run a verb: `query`, `set`, `preview`, `keep`, `expect`, `reason`, `args`. Answers after the last
+        commit, however long that takes."""
+        answer = self._ask(f"/v1/verbs/{quote(name, '')}", {}, body, patient=True)
+        return self._parse(self._read(answer, -1))
+
+    def backup(self, reason: str = "") -> Iterator[bytes]:
+        """The tar of a backup in pieces."""
+        answer = self._ask("/v1/verbs/backup", {}, {"reason": reason}, patient=True)
+        while piece := self._read(answer, 1 << 18):
+            yield piece
+
+    def operations(self, limit: int) -> list[Document]:
+        """Operations, newest first."""
+        return list(self._lines("/v1/operations", {"limit": str(limit)}))
+
+    # -- HTTP --------------------------------------------------------------------------------------------------------
+
     def _document(self, path: str, parameters: dict[str, Any] | None = None) -> Document:
         answer = self._ask(path, parameters or {})
         return self._parse(self._read(answer, -1))
 
     def _lines(self, path: str, parameters: dict[str, Any]) -> Iterator[Document]:
-        answer = self._ask(path, parameters)
+        return self._rows(self._ask(path, parameters))
 
-        def rows() -> Iterator[Document]:
-            whole = False
-            try:
-                while line := self._readline(answer):
-                    row = self._parse(line)
-                    if "error" in row and "exit" in row:  # it went wrong after the first rows
-                        raise VerbError(str(row["error"]), int(row["exit"]))
-                    yield row
-                whole = True
-            finally:
-                answer.close()
-                if not whole:  # the rest of the answer would stand before the next one
-                    self._http.close()
+    def _rows(self, answer: http.client.HTTPResponse) -> Iterator[Document]:
+        whole = False
+        try:
+            while line := self._readline(answer):
+                row = self._parse(line)
+                if "error" in row and "exit" in row:  # it went wrong after the first rows
+                    raise VerbError(str(row["error"]), int(row["exit"]))
+                yield row
+            whole = True
+        finally:
+            answer.close()
+            if not whole:  # the rest of the answer would stand before the next one
+                self._http.close()
 
-        return rows()
-
-    def _ask(self, path: str, parameters: dict[str, Any]) -> http.client.HTTPResponse:
+    def _ask(
+        self, path: str, parameters: dict[str, Any], body: Document | None = None, *, patient: bool = False
+    ) -> http.client.HTTPResponse:
         given = {
             key: _text(value)
             for key, value in parameters.items()
             if value is not None and value is not False and value != ""
         }
         try:
-            self._http.request("GET", f"{path}?{urlencode(given)}" if given else path)
+            if patient and self._http.sock is not None:
+                self._http.sock.settimeout(None)
+            if body is None:
+                self._http.request("GET", f"{path}?{urlencode(given)}" if given else path)
+            else:
+                self._http.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
             answer = self._http.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise self._gone(error) from None
         if answer.status != 200:
             try:
                 problem = json.loads(self._read(answer, -1))
-                raise VerbError(str(problem["error"]), int(problem["exit"]))
+                raise VerbError(str(problem["error"]), int(problem["exit"]), answer.status)
             except (ValueError, KeyError, TypeError):
                 raise VerbError(f"the relay answered {answer.status} to {path}; see its log", WRONG) from None
         return answer

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from mailtui import __version__
 from mailtui.clock import SystemClock
-from mailtui.control import answers, views
-from mailtui.control.errors import NOT_RUNNING, WRONG, VerbError
+from mailtui.control import answers, places, views
+from mailtui.control.errors import NOT_RUNNING, NOT_SO, WRONG, VerbError
 from mailtui.control.reads import Document
 from mailtui.queue.read import Reader
+from mailtui.queue.remembered import remembered
+from mailtui.queue.tables.controls import ROUTE, SUSPEND
 
 if TYPE_CHECKING:
     from mailtui.config import Settings
@@ -120,17 +122,58 @@ class Offline:
         rows = answers.recipients(self._need(id), id, frozenset())
         return [views.not_running(row, self.clock.now()) for row in rows]
 
+    def shape(self, by: str) -> list[Document]:
+        found = self._open()
+        return places.shape(found, by, self.clock.now()) if found else []
+
+    def destinations(self, by: str, limit: int) -> list[Document]:
+        places.by_place(by)
+        found = self._open()
+        if found is None:
+            return []
+        return places.places(found, by, self._suspended(found, by), limit, self._claimed(found), frozenset())
+
+    def destination(self, name: str) -> Document:
+        found = self._open()
+        if found is None:
+            raise VerbError(f"nothing waits for {name}: {self.state} holds no queue; name the right --state", NOT_SO)
+        facts = {by: self._suspended(found, by) for by in ("domain", "hop")}
+        return places.place(found, name, facts, self._claimed(found), frozenset())
+
+    def _suspended(self, found: Reader, by: str) -> list[Document]:
+        """What a stopped relay remembers of destinations or next hops: suspensions that have not ended."""
+        now = self.clock.now()
+        return [places.suspension(control) for control in remembered(found, SUSPEND) if (control.until or now) >= now]
+
+    def routes(self) -> list[Document]:
+        return places.routes(self._open(), self._route_rows())
+
+    def route_test(self, target: str, sender: str) -> Document:
+        return places.route_test(self._route_rows(), self.settings.delivery.smarthost, target, sender)
+
+    def _route_rows(self) -> list[Document]:
+        """The live rows that the relay remembers, and the file's."""
+        found = self._open()
+        return places.route_rows(remembered(found, ROUTE) if found else [], self.settings.route)
+
     def plan(self, target: str) -> Document:
         from mailtui.routing.resolver import Resolver
         from mailtui.routing.router import Router
+        from mailtui.settings import RouteSettings
 
         address, destination = answers.plan_target(target)
         settings = self.settings
         listening = [(one.host, one.port) for one in settings.listener]
+        live = [
+            RouteSettings(match=row["match"], target=row["target"], **row["options"])
+            for row in self._route_rows()
+            if row["source"] == "live"
+        ]
 
         async def ask() -> Document:
             resolver = Resolver(settings.dns.nameservers, settings.dns.timeout, settings.dns.dnssec)
             router = Router(settings, self.clock, resolver, lambda: listening)
+            router.use(settings, live)
             return views.plan(await router.plan(address, destination, ""), settings.tls.default)
 
         return asyncio.run(ask())

@@ -13,6 +13,10 @@ Document = dict[str, Any]
 DEFAULT_LIMIT = 50
 
 
+# The header of the answer to `log`: the number of the last event that happened before it.
+SEQUENCE = "Mailtui-Sequence"
+
+
 class Reads(Protocol):
     """Questions to the relay, or to what a stopped one left."""
 
@@ -32,6 +36,19 @@ class Reads(Protocol):
         """The message as stored, in pieces."""
 
     def why(self, id: str) -> list[Document]: ...
+
+    def shape(self, by: str) -> list[Document]: ...
+
+    def destinations(self, by: str, limit: int) -> list[Document]:
+        """`dest list`; `by` is domain or hop, `limit` 0 means all."""
+
+    def destination(self, name: str) -> Document:
+        """`dest show`."""
+
+    def routes(self) -> list[Document]: ...
+
+    def route_test(self, target: str, sender: str) -> Document:
+        """Which row of the route table an address or domain meets."""
 
     def plan(self, target: str) -> Document: ...
 

@@ -27,6 +27,14 @@ def find(state: Path, socket: Path, config: str | None = None) -> "Client | Offl
         ) from None
 
 
+def need(socket: Path, what: str) -> Client:
+    """The running relay, for a command that needs one. VerbError if none answers."""
+    client = attach(socket)
+    if client is None:
+        raise VerbError(f"{what} needs a running relay, and none runs; start it with mailtui serve", NOT_RUNNING)
+    return client
+
+
 def attach(socket: Path) -> Client | None:
     """The running relay; None if none answers. VerbError if it may not be asked."""
     try:

@@ -14,6 +14,8 @@ from mailtui.control.clean import clean, clean_lines, clean_value
 from mailtui.control.reads import Document
 from mailtui.model import Plan, PlannedHost, Why
 from mailtui.queue.rows import AttemptRow, Counts, HistoryRow, Row, StoredMessage, Totals
+from mailtui.queue.shape import Place, ShapeRow
+from mailtui.values import format_duration
 
 
 def row(found: Row) -> Document:
@@ -43,6 +45,11 @@ def row(found: Row) -> Document:
         "expires": rfc3339(found.expires),
         "cursor": found.cursor,
     }
+
+
+def rid(message: int, ordinal: int) -> Document:
+    """The names of a recipient."""
+    return {"id": ids.encode(message), "rid": ids.rid(message, ordinal)}
 
 
 def counts(found: Counts) -> Document:
@@ -221,6 +228,46 @@ def config(settings: Any) -> Document:
     return {
         "source": settings.source or None,
         "values": [entry._asdict() for entry in effective(settings)],
+    }
+
+
+def shape(found: ShapeRow) -> Document:
+    """A line of `queue shape`; ages in seconds."""
+    buckets = [{"older_than": age, "recipients": older} for age, older in found.buckets]
+    return {"key": clean(found.key), "total": found.total, "buckets": buckets}
+
+
+def place(by: str, found: Place, facts: Mapping[str, Any], rate: tuple[int, float] | None) -> Document:
+    """A line of `dest list`: what waits (the store's count), and what delivery knows. `rate`: the configuration's."""
+    limit = facts.get("rate") or rate
+    return {
+        "destination" if by == "domain" else "next_hop": clean(found.name),
+        "domains": len(found.domains) or len(facts.get("domains") or ()),
+        "queued": found.queued,
+        "active": max(found.active, int(facts.get("active") or 0)) if by == "hop" else found.active,
+        "deferred": found.deferred,
+        "held": found.held,
+        "oldest": rfc3339(found.oldest),
+        "window": facts.get("window"),
+        "connections": facts.get("connections", 0),
+        "rate": f"{limit[0]}/{format_duration(limit[1])}" if limit else None,
+        "state": facts.get("state", "ok"),
+        "until": rfc3339(facts.get("until")),
+        "reason": clean(str(facts.get("reason") or "")),
+        "last_reply": clean(str(facts.get("last_reply") or "")) or None,
+        "last_success": rfc3339(facts.get("last_success")),
+    }
+
+
+def route(row: Mapping[str, Any], queued: int) -> Document:
+    """A line of `route list`. `shadowed`: a live row of the same match beats it."""
+    return {
+        "match": clean(row["match"]),
+        "target": clean(row["target"]),
+        "options": clean_value(row["options"]),
+        "queued": queued,
+        "source": row["source"],
+        "shadowed": row["shadowed"],
     }
 
 

@@ -63,7 +63,17 @@ class Sender:
 
 async def attempt(sender: Sender, work: Work, session: Session | None) -> Ended:
     """Try to deliver `work`, over `session` if it is still open. Never raises for what remote hosts do."""
-    return await _Round(sender, work).run(session)
+    if session is None or not session.open or unsendable(work.message, work.recipients, session.extensions):
+        return await _Round(sender, work).run(session)
+    # The usual case, kept short: a kept connection, and everybody accepted.
+    begun = sender.clock.now()
+    result = await transact(session, work.message, work.recipients, sender.pieces)
+    if result.delivered(work.recipients) and session.open:
+        now = sender.clock.now()
+        delays = Delays(0.0, max(0.0, begun - work.message.envelope.arrived), 0.0, now - begun)
+        facts = Attempt(begun, now, session.host, session.address, True, session.tls, delays)
+        return Ended([(r, result.verdicts[r.ordinal], facts) for r in work.recipients], session)
+    return await _Round(sender, work).run(session, result, begun)
 
 
 class _Round:
@@ -80,9 +90,10 @@ class _Round:
         self.reached = False
         self.limited = False  # a greeting asked us, by a rate-limiting 421, to stay away
 
-    async def run(self, session: Session | None) -> Ended:
-        if session is not None and session.open:
-            if await self._over(session, reused=True):
+    async def run(self, session: Session | None, result: Result | None = None, begun: float = 0.0) -> Ended:
+        """`result` is that of a transaction over `session` which began at `begun`, if there was one already."""
+        if session is not None and (session.open or result is not None):
+            if await self._over(session, reused=True, result=result, begun=begun):
                 return self._end()
             tried = session.host
         else:
@@ -112,7 +123,7 @@ class _Round:
                         return self._end()
                     continue
                 sessions += 1
-                if await self._over(fresh, reused=False, level=level):
+                if await self._over(fresh, reused=False):
                     return self._end()
                 break
         return self._end()
@@ -120,6 +131,7 @@ class _Round:
     async def _open(self, host: PlannedHost, address: str, level: TlsPolicy) -> Session | None:
         sender = self.sender
         session = Session(sender.clock, sender.watchdog, sender.hostname)
+        session.level, session.tls = level, policy.plaintext(level)
         source = sender.source_ipv6 if ":" in address else sender.source_ipv4
         try:
             await session.connect(host.name, address, host.port, source, sender.connect_timeout)
@@ -137,10 +149,10 @@ class _Round:
             return None
         return session
 
-    async def _over(self, session: Session, *, reused: bool, level: TlsPolicy | None = None) -> bool:
+    async def _over(self, session: Session, *, reused: bool, result: Result | None = None, begun: float = 0.0) -> bool:
         """A transaction over this session. True when the round is over: nothing pending, or nobody else to be asked."""
         sender, work = self.sender, self.work
-        level = level or policy.level_for(_host_of(work.plan, session.host), sender.tls_default)
+        level = session.level
         recipients = list(self.pending.values())
         refusal = unsendable(work.message, recipients, session.extensions)
         if refusal is not None:
@@ -149,8 +161,10 @@ class _Round:
                 self.last.setdefault(r.ordinal, (refusal, self._facts(session.host, session.address, level, reused)))
             self._keep(session)
             return False
-        begun = sender.clock.now()
-        result = await transact(session, work.message, recipients, sender.pieces)
+        if result is None:
+            begun = sender.clock.now()
+            result = await transact(session, work.message, recipients, sender.pieces)
+        self.started = min(self.started, begun)
         if reused and result.ended is not None and result.stale:
             return False  # closed while it was idle: that is no attempt
         self.reached = True
@@ -164,7 +178,7 @@ class _Round:
 
     def _take(
         self, session: Session, result: Result, recipients: Sequence[Recipient], begun: float, reused: bool,
-        level: TlsPolicy,
+        level: TlsPolicy | None,
     ) -> None:  # fmt: skip
         """Sort the verdicts: final ones are done, temporary ones may be mended by another host."""
         facts: Attempt | None = None
@@ -234,10 +248,3 @@ class _Round:
         if not self.reached and self.pending:
             self.ended.down = self.ended.results[-1][1]
         return self.ended
-
-
-def _host_of(plan: Plan, name: str) -> PlannedHost:
-    for host in plan.hosts:
-        if host.name == name:
-            return host
-    return PlannedHost(0, name, (), 0)

@@ -11,6 +11,7 @@ import re
 import socket
 from collections import deque
 from collections.abc import AsyncIterator
+from functools import lru_cache
 from typing import Any, cast
 
 import aiosmtplib
@@ -21,7 +22,7 @@ from aiosmtplib.response import SMTPResponse
 from mailtui.clock import Clock
 from mailtui.delivery.verdict import reply_of
 from mailtui.delivery.watchdog import Watchdog
-from mailtui.model import Reply
+from mailtui.model import Reply, TlsFacts, TlsPolicy
 
 # Limits of RFC 5321 section 4.5.3.2, in seconds.
 GREETING, COMMAND, DATA, BLOCK, FINAL_DOT = 300.0, 300.0, 120.0, 180.0, 600.0
@@ -37,6 +38,9 @@ MAX_REPLIES = 4096
 
 # Pieces of a dialogue, and octets of a piece, that are kept for the transcript of a failed attempt.
 MAX_TRANSCRIPT = 400
+
+# Pieces up to this size are looked up among those read before.
+MAX_KNOWN = 512
 MAX_NOTE = 16 * 1024
 
 _LINE = re.compile(rb"([2-5]\d\d)([ -]?)([^\r\n]*)\r?\n")
@@ -56,13 +60,12 @@ class ReplyQueue(SMTPProtocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
         super().__init__(loop=loop)
-        self.replies: deque[Reply] = deque()
+        self.replies: deque[tuple[Reply, str]] = deque()  # with the text line by line
         self.transcript: list[tuple[float, str, bytes]] = []
         self.deadline = math.inf
         self.error: SessionLost | None = None
         self._clock = clock
         self._lines: list[bytes] = []
-        self._texts: deque[str] = deque()  # of `replies`, line by line
         self._text = ""  # of the reply that was read last
         self._unread = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -72,8 +75,16 @@ class ReplyQueue(SMTPProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.note("<", data)
-        self._buffer += data
         self._unread += len(data)
+        if len(data) <= MAX_KNOWN and not self._buffer and not self._lines:
+            whole = _whole_replies(data)
+            if whole is not None:
+                self.replies.extend(whole)
+                if self._unread > MAX_UNREAD or len(self.replies) > MAX_REPLIES:
+                    self.fail("more reply than any server has to send")
+                self._wake()
+                return
+        self._buffer += data
         position = 0
         while match := _LINE.match(self._buffer, position):
             position = match.end()
@@ -81,8 +92,7 @@ class ReplyQueue(SMTPProtocol):
             if match[2] != b"-":
                 text = b"\n".join(self._lines).decode("utf-8", "replace")
                 self._lines.clear()
-                self._texts.append(text)
-                self.replies.append(reply_of(int(match[1]), text))
+                self.replies.append((reply_of(int(match[1]), text), text))
         del self._buffer[:position]
         if b"\n" in self._buffer:
             self.fail(f"an answer that is not SMTP: {bytes(self._buffer[:80])!r}")
@@ -116,7 +126,7 @@ class ReplyQueue(SMTPProtocol):
     def write(self, data: bytes) -> None:
         """Write a whole group of commands. Replies that are there already were not asked for: the session is over."""
         if self.replies:
-            reply = self.replies[0]
+            reply = self.replies[0][0]
             self.fail(f"unasked reply: {reply}")
             raise SessionLost(f"the session was ended: {reply}", reply=reply)
         if self.error is not None:
@@ -141,9 +151,17 @@ class ReplyQueue(SMTPProtocol):
                 finally:
                     self._waiter = None
             self.deadline = math.inf
-        self._text = self._texts.popleft()
-        reply = replies.popleft()
+        reply, self._text = replies.popleft()
         if not replies:
+            self._unread = 0
+        return reply
+
+    def ready(self) -> Reply | None:
+        """The next reply if it is there already: cheaper than to await it."""
+        if not self.replies:
+            return None
+        reply, self._text = self.replies.popleft()
+        if not self.replies:
             self._unread = 0
         return reply
 
@@ -191,6 +209,21 @@ class ReplyQueue(SMTPProtocol):
             self._waiter.set_result(None)
 
 
+@lru_cache(maxsize=1024)
+def _whole_replies(data: bytes) -> tuple[tuple[Reply, str], ...] | None:
+    """The replies that a piece consists of; None if it is not just that. Servers say the same few things over and
+    over, so most pieces have been read before."""
+    found, position = [], 0
+    while position < len(data):
+        match = _LINE.match(data, position)
+        if match is None or match[2] == b"-":
+            return None
+        text = match[3].decode("utf-8", "replace")
+        found.append((reply_of(int(match[1]), text), text))
+        position = match.end()
+    return tuple(found)
+
+
 class Client(aiosmtplib.SMTP):
     """aiosmtplib's client over a ReplyQueue and a socket that is connected already."""
 
@@ -220,6 +253,8 @@ class Session:
         self.connect_time = 0.0
         self.host = ""
         self.address = ""
+        self.level: TlsPolicy | None = None  # asked for when it was opened, and what it reached
+        self.tls = TlsFacts()
         self._clock = clock
         self._watchdog = watchdog
         self._hostname = hostname
@@ -303,6 +338,11 @@ class Session:
     async def reply(self, limit: float, phase: str) -> Reply:
         assert self._queue is not None
         return await self._queue.reply(limit, phase)
+
+    def ready(self) -> Reply | None:
+        """The next reply if it is there already."""
+        assert self._queue is not None
+        return self._queue.ready()
 
     async def stream(self, pieces: AsyncIterator[bytes]) -> int:
         """Send a message's octets, dots stuffed across the borders of the pieces, then the final dot.

@@ -61,6 +61,21 @@ class FairQueue:
                 return work
         return None
 
+    def all(self) -> list[Work]:
+        """Everything, in no order; it stays."""
+        return [work for lane in self._lanes for waiting in lane.values() for work in waiting]
+
+    def remove(self, work: Work) -> None:
+        """Take out work that is not wanted any more."""
+        for lane in self._lanes:
+            for submitter, waiting in lane.items():
+                if work in waiting:
+                    waiting.remove(work)
+                    self._length -= 1
+                    if not waiting:
+                        del lane[submitter]
+                    return
+
     def drain(self) -> list[Work]:
         """Everything, taken out."""
         found = []
@@ -77,9 +92,13 @@ class Rate:
         self._burst = max(1.0, count / 10) * self._interval
         self._next = 0.0
 
+    def next(self, monotonic: float) -> float:
+        """The moment (monotonic) at which the next message may go."""
+        return max(self._next, monotonic - self._burst + self._interval)
+
     def reserve(self, monotonic: float) -> float:
-        """The moment (monotonic) at which the next message may go; it is taken."""
-        at = max(self._next, monotonic - self._burst + self._interval)
+        """As `next`; the moment is taken."""
+        at = self.next(monotonic)
         self._next = at + self._interval
         return at
 
@@ -108,6 +127,7 @@ class NextHop:
         self.idle: list[IdleConnection] = []
         self.workers = 0
         self.claiming = 0  # messages being claimed for it
+        self.starting = 0  # connections that have their first message but do not run yet
         self.waiting: OrderedDict[str, None] = OrderedDict()  # destinations with parked work that is due
         self.failures = 0  # in a row
         self.backoff_until = 0.0  # wall time
@@ -123,7 +143,7 @@ class NextHop:
 
     def room(self, now: float) -> int:
         """How many more messages may be claimed for it."""
-        here = len(self.queue) + len(self.busy) + self.claiming
+        here = len(self.queue) + len(self.busy) + self.starting + self.claiming
         if self.backing_off(now):
             return 0
         if self.failures:

@@ -7,13 +7,14 @@ connections than the next hop's window and the relay's limit allow; nothing new 
 import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from mailtui.clock import Clock
 from mailtui.delivery.attempt import Ended, Sender, Work, attempt
 from mailtui.delivery.client import Session
-from mailtui.delivery.hop import IDLE, MAX_TRANSACTIONS, IdleConnection, NextHop
+from mailtui.delivery.hop import IDLE, MAX_TRANSACTIONS, IdleConnection, NextHop, Rate
+from mailtui.settings import DeliverySettings
 
 # A next hop that has had nothing to do for this long is forgotten, with its window and health.
 FORGET_AFTER = 3600.0
@@ -57,7 +58,7 @@ class Pool:
         self.connections = 0
         self.limit = connections
         self._clock = clock
-        self._sender = sender
+        self.sender = sender
         self._tasks = tasks
         self._concurrency = concurrency
         self._rate = rate
@@ -65,6 +66,11 @@ class Pool:
         self._ended = ended
         self._numbers = itertools.count()
         self._starved: OrderedDict[str, None] = OrderedDict()  # hops that wait for one of all connections
+
+    def use(self, sender: Sender, delivery: DeliverySettings) -> None:
+        """Work by these settings from now on; the caller restricts the hops anew."""
+        self.sender = sender
+        self.limit, self._concurrency, self._rate = delivery.connections, delivery.concurrency, delivery.rate
 
     def hop(self, key: str) -> NextHop:
         hop = self.hops.get(key)
@@ -93,6 +99,13 @@ class Pool:
                 hop.idle.pop().work.set_result(work)
             else:
                 self._connect(hop, work)
+
+    def restrict(self, hop: NextHop, value: Mapping[str, Any]) -> None:
+        """An operator's limit for a next hop; nothing in it means the configuration's."""
+        hop.limit = int(value.get("concurrency") or self._concurrency)
+        hop.window = min(hop.window, float(hop.limit))
+        rate = value.get("rate") or self._rate
+        hop.rate = Rate(*rate) if rate else None
 
     def forget_idle(self) -> None:
         """Called now and then: next hops with nothing to do for an hour."""
@@ -123,11 +136,13 @@ class Pool:
     def _connect(self, hop: NextHop, work: Work) -> None:
         """One connection more, with this to begin with."""
         hop.workers += 1
+        hop.starting += 1
         self.connections += 1
         self._tasks.spawn(self._worker(hop, work))
 
     async def _worker(self, hop: NextHop, work: Work | None) -> None:
         number = next(self._numbers)
+        hop.starting -= 1
         session: Session | None = None
         try:
             while work is not None:
@@ -135,7 +150,7 @@ class Pool:
                 work.begun = self._clock.now()
                 hop.busy[number] = work
                 try:
-                    ended = await attempt(self._sender, work, session)
+                    ended = await attempt(self.sender, work, session)
                 finally:
                     del hop.busy[number]
                 session = ended.session

@@ -6,23 +6,26 @@ settled or parked again; memory depends on the connections and the hand-off budg
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mailtui.clock import Clock
 from mailtui.config import Settings
 from mailtui.delivery.attempt import Ended, Sender, Work
-from mailtui.delivery.hop import NextHop
+from mailtui.delivery.controls import LIMIT, PAUSE, SUSPEND, Controls
+from mailtui.delivery.hop import NextHop, Rate
 from mailtui.delivery.pool import Pool, Tasks
 from mailtui.delivery.settle import Settler
 from mailtui.delivery.timers import Timers
 from mailtui.events import Events
-from mailtui.model import Claimed, Message, Plan, Recipient, Verdict
+from mailtui.model import Claimed, Control, Message, Outcome, Plan, Recipient, Verdict
 from mailtui.routing.router import Router
 
 if TYPE_CHECKING:  # the store is an object that the relay gives us
     from mailtui.queue.store import Store
+
+Rid = tuple[int, int]  # (message, ordinal)
 
 # The hand-off budget: what may be in memory between acceptance and settlement (architecture.md, step 3).
 BUDGET_MESSAGES = 2000
@@ -52,6 +55,7 @@ class Destination:
     claiming: bool = False
     planning: bool = False
     held: int = 0  # messages in memory
+    rate: Rate | None = None  # an operator's limit
 
 
 @dataclass(slots=True)
@@ -71,13 +75,20 @@ class Scheduler:
         settler: Settler,
     ) -> None:  # fmt: skip
         self.settings = settings
-        self.paused = ""
         self.destinations: dict[str, Destination] = {}
         self.held: dict[int, Held] = {}
         self.draining = False
+        self._down: set[str] = set()  # next hops that failed last
         self.tasks = Tasks()
         self.timers = Timers(clock)
         self.run = self.timers.run
+        self.controls = Controls(clock, self.timers, store, self._control_changed)
+        # What operators want of recipients that are on a connection, and who hears of settlements (operating.py).
+        self.pending: dict[Rid, Any] = {}
+        self.watching = False
+        self.settled: Callable[[Rid, Outcome], None] = lambda rid, outcome: None
+        self.act_on_parked: Callable[[Any, Rid], None] = lambda action, rid: None
+        self.was_too_late: Callable[[Any], None] = lambda action: None
         self._clock = clock
         self._events = events
         self._store = store
@@ -101,10 +112,14 @@ class Scheduler:
     def admit(self, message: Message) -> bool:
         """Whether a new message may be handed over in memory; asked when it is submitted, so it counts from then on."""
         size = message.envelope.size if message.body else 0
-        if self.paused or self.draining or len(self.held) >= BUDGET_MESSAGES or self._bytes + size > BUDGET_BYTES:
+        if self.controls.paused or self.draining:
+            return False
+        if len(self.held) >= BUDGET_MESSAGES or self._bytes + size > BUDGET_BYTES:
             return False
         destination = self.destinations.get(message.recipients[0].destination)
-        if destination is not None and (destination.held >= SHARE or self._is_down(destination.name)):
+        if destination is not None and (destination.held >= SHARE or (self._down and self._is_down(destination.name))):
+            return False
+        if self.controls.restricting and self.controls.restricts(r.destination for r in message.recipients):
             return False
         self._hold(message)
         return True
@@ -182,7 +197,7 @@ class Scheduler:
         now = self._clock.now()
         if destination.due is None or destination.due > now or destination.claiming or destination.planning:
             return
-        if self.paused or self.draining:
+        if self.controls.paused or self.draining:
             return
         if self._store.writer.full:
             self.timers.at(now + LOOK_AGAIN, lambda: self._pump(destination))
@@ -193,7 +208,12 @@ class Scheduler:
             self.tasks.spawn(self._plan_for(destination))
             return
         hop = self._hop(plan, destination.name)
+        if self.controls.suspended(destination.name, hop.key):
+            return  # resumed, it is looked at again
         room = min(hop.room(now), max(1, BUDGET_MESSAGES - len(self.held)))
+        limit = self.controls.get(LIMIT, destination.name)
+        if limit is not None:
+            room = min(room, self._within(limit, destination))
         if room <= 0:
             hop.waiting[destination.name] = None
             return
@@ -210,10 +230,10 @@ class Scheduler:
         self._pump(destination)
 
     def _claimed(self, destination: Destination, hop: NextHop, room: int, done: "asyncio.Future[Claimed]") -> None:
-        destination.claiming = False
         hop.claiming -= room
-        later, destination.later = destination.later, None
         if done.cancelled() or done.exception() is not None:
+            destination.claiming = False
+            later, destination.later = destination.later, None
             if later is not None and destination.due is not None:
                 destination.due = min(later, destination.due)
             self.timers.at(self._clock.now() + LOOK_AGAIN, lambda: self._pump(destination))
@@ -222,13 +242,68 @@ class Scheduler:
         destination.cursor = claimed.cursor
         destination.due = None
         for message in claimed.messages:
-            self._hold(message)
+            if self.draining:
+                self._store.park(message, message.recipients)
+            else:
+                self._hold(message)
+                self._dispatch(message)
+        # Only now: the hop's room is what these have left of it.
+        destination.claiming = False
+        later, destination.later = destination.later, None
         for due in (claimed.next_due, later):
             if due is not None:
                 self._due(destination.name, due)
         self._drop_idle(destination)
-        for message in claimed.messages:
-            self._dispatch(message)
+
+    def _within(self, limit: Control, destination: Destination) -> int:
+        """How many messages more a limit allows a destination now."""
+        value = limit.value
+        room = int(value.get("concurrency") or BUDGET_MESSAGES) - destination.held
+        if value.get("rate") and room > 0:
+            if destination.rate is None:
+                destination.rate = Rate(*value["rate"])
+            wait = destination.rate.next(self._clock.monotonic()) - self._clock.monotonic()
+            if wait > 0:
+                self.timers.at(self._clock.now() + wait, lambda: self._pump(destination))
+                return 0
+            destination.rate.reserve(self._clock.monotonic())
+            room = 1
+        return max(0, room)
+
+    def use(self, settings: Settings, sender: Sender) -> None:
+        """Work by a new configuration from now on; operators' limits stay."""
+        self.settings = settings
+        self.pool.use(sender, settings.delivery)
+        for key, hop in self.pool.hops.items():
+            limit = self.controls.get(LIMIT, key)
+            self.pool.restrict(hop, limit.value if limit else {})
+
+    def _control_changed(self, kind: str, name: str) -> None:
+        """A pause, suspension or limit began or ended."""
+        if kind == LIMIT:
+            limit = self.controls.get(LIMIT, name)
+            if name in self.destinations:
+                self.destinations[name].rate = None
+            hop = self.pool.hops.get(name)
+            if hop is not None:
+                self.pool.restrict(hop, limit.value if limit else {})
+        for hop in list(self.pool.hops.values()):
+            if self.controls.paused or self.controls.suspended(hop.key):
+                self.pool.close_idle(hop)
+            for work in hop.queue.drain():
+                self._submit(work)
+            if kind == PAUSE and not self.controls.paused:
+                hop.window = 1.0  # the world starts again in waves
+        if not self.controls.paused:
+            for destination in list(self.destinations.values()):
+                self._pump(destination)
+
+    def probe(self, key: str) -> None:
+        """An operator wants a next hop tried now: its back-off is over, one message goes first."""
+        hop = self.pool.hops.get(key)
+        if hop is not None and hop.failures:
+            hop.backoff_until = 0.0
+            self._refill(hop)
 
     def _refill(self, hop: NextHop) -> None:
         """The hop has room again: claim for the destination that has waited longest."""
@@ -246,37 +321,66 @@ class Scheduler:
     def _dispatch(self, message: Message) -> None:
         """Give the recipients of a message to their next hops, those that share one together."""
         sender = message.envelope.sender
-        groups: dict[str, tuple[Plan, list[Recipient]]] = {}
+        planned: list[tuple[Plan, Recipient]] = []
+        unplanned: dict[str, list[Recipient]] = {}
         for recipient in message.recipients:
-            plan = self._router.cached(recipient.address, recipient.destination, sender)
+            plan = self._router.cached(recipient.address, recipient.destination, sender, recipient.route)
             if plan is None:
-                self.tasks.spawn(self._plan_one(message, recipient))
+                unplanned.setdefault(recipient.destination, []).append(recipient)
             else:
-                # A plan that does not deliver is settled for its own recipient: the reason names the domain.
-                key = plan.next_hop if plan.outcome == "deliver" else recipient.destination + " " + plan.outcome
-                groups.setdefault(key, (plan, []))[1].append(recipient)
+                planned.append((plan, recipient))
+        for recipients in unplanned.values():
+            self.tasks.spawn(self._plan(message, recipients))
+        self._group(message, planned)
+
+    async def _plan(self, message: Message, recipients: Sequence[Recipient]) -> None:
+        """Recipients of one destination whose way is not known yet: the first look-up answers for the others."""
+        sender = message.envelope.sender
+        plans = [await self._router.plan(r.address, r.destination, sender, r.route) for r in recipients]
+        self._group(message, list(zip(plans, recipients, strict=True)))
+
+    def _group(self, message: Message, planned: Sequence[tuple[Plan, Recipient]]) -> None:
+        """One transaction for those that go to one next hop (RFC 5321 section 4.5.4.1)."""
+        groups: dict[str, tuple[Plan, list[Recipient]]] = {}
+        for plan, recipient in planned:
+            # A plan that does not deliver is settled for its own recipient: the reason names the domain.
+            key = plan.next_hop if plan.outcome == "deliver" else recipient.destination + " " + plan.outcome
+            groups.setdefault(key, (plan, []))[1].append(recipient)
         for plan, recipients in groups.values():
             for i in range(0, len(recipients), MAX_RECIPIENTS):
                 self._submit(Work(message, recipients[i : i + MAX_RECIPIENTS], plan))
 
-    async def _plan_one(self, message: Message, recipient: Recipient) -> None:
-        plan = await self._router.plan(recipient.address, recipient.destination, message.envelope.sender)
-        self._submit(Work(message, [recipient], plan))
-
     def _hop(self, plan: Plan, destination: str) -> NextHop:
-        hop = self.pool.hop(_key(plan, destination))
+        key = _key(plan, destination)
+        hop = self.pool.hops.get(key)
+        if hop is None:
+            hop = self.pool.hop(key)
+            limit = self.controls.get(LIMIT, key)
+            if limit is not None:
+                self.pool.restrict(hop, limit.value)
         hop.plan = plan
         return hop
 
     def _submit(self, work: Work) -> None:
         """Put work on a connection, settle what no connection is needed for, or give it back."""
         hop = self._hop(work.plan, work.recipients[0].destination)
-        if self.paused or self.draining or hop.backing_off(self._clock.now()):
-            self._park(work)
+        if self.pending or self.controls.all(SUSPEND):
+            kept = [r for r in work.recipients if not self._is_wanted(work.message, r, hop)]
+            if len(kept) < len(work.recipients):
+                self.park(work.message, [r for r in work.recipients if r not in kept])
+                work.recipients = kept
+                if not kept:
+                    return
+        if self.controls.paused or self.draining or hop.backing_off(self._clock.now()):
+            self.park(work.message, work.recipients)
         elif work.plan.outcome != "deliver":
             self._decided(work, hop)
         else:
             self.pool.submit(hop, work)
+
+    def _is_wanted(self, message: Message, r: Recipient, hop: NextHop) -> bool:
+        """Whether an operator wants it elsewhere than on a connection."""
+        return (message.id, r.ordinal) in self.pending or self.controls.suspended(r.destination, hop.key) is not None
 
     def _stopped(self, hop: NextHop) -> bool:
         """Whether nothing new may go to a hop now."""
@@ -285,7 +389,7 @@ class Scheduler:
             # What is delivered cannot be written down: nothing more goes out until it can.
             self.timers.at(now + LOOK_AGAIN, lambda: self.pool.kick(hop))
             return True
-        return bool(self.paused) or self.draining or hop.backing_off(now)
+        return bool(self.controls.paused) or self.draining or hop.backing_off(now)
 
     # -- endings -----------------------------------------------------------------------------------------------------
 
@@ -299,6 +403,7 @@ class Scheduler:
             hop.last_reply = ended.results[-1][1].reply
         else:
             hop.succeeded(now)
+            self._down.discard(hop.key)
             hop.last_reply = ended.results[-1][1].reply
             if len(hop.queue):
                 self.pool.kick(hop)
@@ -307,8 +412,30 @@ class Scheduler:
             self._refill(hop)
 
     def _settle(self, work: Work, ended: Ended) -> None:
-        self._settler.settle(work.message, work.plan, ended.results, self.note_due)
+        number = work.message.id
+        wanted = {}
+        if self.pending or self.watching:
+            for r, verdict, _ in ended.results:
+                self.settled((number, r.ordinal), verdict.outcome)
+                action = self.pending.pop((number, r.ordinal), None)
+                if action is not None:
+                    wanted[(number, r.ordinal)] = (action, verdict.outcome)
+
+        def committed(due: Sequence[tuple[str, float]]) -> None:
+            for rid, (action, outcome) in wanted.items():
+                if outcome is Outcome.DEFERRED:
+                    self.act_on_parked(action, rid)
+                else:
+                    self.was_too_late(action)
+            self.note_due(due)
+
+        self._settler.settle(work.message, work.plan, ended.results, committed, always=bool(wanted))
         self._forget(work.message, [r.ordinal for r, _, _ in ended.results])
+
+    def settle_unsent(self, work: Work, ended: Ended) -> None:
+        """Settle claimed recipients that an operator gave up: they were never handed over."""
+        self._hold(work.message)
+        self._settle(work, ended)
 
     def _decided(self, work: Work, hop: NextHop) -> None:
         """A plan that does not deliver: settle it as it says. A deferral makes the domain back off."""
@@ -326,12 +453,13 @@ class Scheduler:
         """The next hop cannot be reached: back off, give back what waits for it, give up what has expired."""
         first = not hop.failures
         hop.failed(now, verdict)
+        self._down.add(hop.key)
         if first:
             self._events.emit("next-hop-down", next_hop=hop.key, text=verdict.reply, level="warning")
         names = {r.destination for r in work.recipients} | set(hop.waiting)
         for waiting in hop.queue.drain():
             names |= {r.destination for r in waiting.recipients}
-            self._park(waiting)
+            self.park(waiting.message, waiting.recipients)
         self.timers.at(hop.backoff_until, lambda: self._refill(hop))
         self.tasks.spawn(self._give_up_expired(names, work.plan, verdict))
 
@@ -340,19 +468,28 @@ class Scheduler:
         for destination in destinations:
             more = True
             while more and not self.draining:
-                found = await self._store.claim_expired(destination, EXPIRED_STEP)
+                try:
+                    found = await self._store.claim_expired(destination, EXPIRED_STEP)
+                except Exception as error:  # a full disk, say: the hop's next failure comes here again
+                    self._events.emit("error", text=f"{destination}: what has expired waits: {error}", level="warning")
+                    return
                 for message in found:
                     self._hold(message)
                     work = Work(message, message.recipients, plan)
                     self._settle(work, self._settler.shared(work, verdict))
-                more = len(found) == EXPIRED_STEP
+                more = bool(found)
 
-    def _park(self, work: Work) -> None:
-        """Give work back to the database, untried; it is noted again when that is on disk."""
-        message, recipients = work.message, work.recipients
-        due = [(r.destination, r.due or 0.0) for r in recipients]
-        self._store.park(message, recipients, lambda: self.note_due(due))
+    def park(self, message: Message, recipients: Sequence[Recipient]) -> None:
+        """Give recipients back to the database, untried; they are noted again, or acted on, when that is on disk."""
+        self._store.park(message, recipients, lambda: self._parked(message, recipients))
         self._forget(message, [r.ordinal for r in recipients])
+
+    def _parked(self, message: Message, recipients: Sequence[Recipient]) -> None:
+        for r in recipients:
+            action = self.pending.pop((message.id, r.ordinal), None)
+            if action is not None:
+                self.act_on_parked(action, (message.id, r.ordinal))
+        self.note_due([(r.destination, r.due or 0.0) for r in recipients])
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -362,7 +499,7 @@ class Scheduler:
         for hop in self.pool.hops.values():
             self.pool.close_idle(hop)
             for work in hop.queue.drain():
-                self._park(work)
+                self.park(work.message, work.recipients)
         if self.tasks.running:
             await asyncio.wait(self.tasks.running, timeout=seconds)
         for task in self.tasks.running:
@@ -374,6 +511,11 @@ class Scheduler:
             self._store.park(held.message, left)
             self._forget(held.message, [r.ordinal for r in left])
         return not self.held
+
+    @property
+    def disk_full(self) -> bool:
+        """Results cannot be written down now."""
+        return self._store.writer.full
 
     # -- what others see ---------------------------------------------------------------------------------------------
 

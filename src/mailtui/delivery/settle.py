@@ -46,8 +46,11 @@ class Settler:
         plan: Plan,
         results: Results,
         settled: Callable[[Sequence[tuple[str, float]]], None],
+        *,
+        always: bool = False,
     ) -> None:
-        """Write the verdicts. `settled` hears after the commit which destinations have something due, and when."""
+        """Write the verdicts. `settled` hears after the commit which destinations have something due, and when; with
+        `always` also if none has."""
         now = self._clock.now()
         ends: list[Settled] = []
         failures: list[Failure] = []
@@ -74,7 +77,7 @@ class Settler:
             )  # fmt: skip
             self._tell(message, r, verdict, attempt, plan, due)
         reports = self._reports(message, failures, now) if failures else ()
-        self._store.settle(message, ends, reports, (lambda: settled(deferred)) if deferred else None)
+        self._store.settle(message, ends, reports, (lambda: settled(deferred)) if deferred or always else None)
 
     def decide(self, work: Work) -> Ended:
         """The end of work whose plan does not deliver: bounce, defer, hold or discard, without any connection."""

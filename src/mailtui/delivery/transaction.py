@@ -34,6 +34,11 @@ class Result:
     doubtful: bool = False
     stale: bool = False
 
+    def delivered(self, recipients: Sequence[Recipient]) -> bool:
+        """Whether all of them were."""
+        verdicts = self.verdicts
+        return len(verdicts) == len(recipients) and all(v.outcome is Outcome.DELIVERED for v in verdicts.values())
+
 
 def unsendable(message: Message, recipients: Sequence[Recipient], extensions: dict[str, str]) -> Verdict | None:
     """Why this server cannot be given this message as it is: no conversion is ever made (standards C1)."""
@@ -42,7 +47,7 @@ def unsendable(message: Message, recipients: Sequence[Recipient], extensions: di
             Outcome.BOUNCED, 554, "5.6.3", "the message has 8-bit content and no host of the next hop takes 8BITMIME",
             rule="8bitmime",
         )  # fmt: skip
-    if not all(a.isascii() for a in (message.envelope.sender, *(r.address for r in recipients))):
+    if not (message.envelope.sender.isascii() and all(r.address.isascii() for r in recipients)):
         return Verdict(
             Outcome.BOUNCED, 553, "5.6.7", "a non-ASCII address and no SMTPUTF8 at the next hop", rule="smtputf8"
         )
@@ -79,7 +84,7 @@ async def transact(
         for recipient, command in zip(recipients, commands[1:], strict=True):
             if not pipelining:
                 session.write(command)
-            reply = await session.reply(COMMAND, "the reply to RCPT")
+            reply = session.ready() or await session.reply(COMMAND, "the reply to RCPT")
             if reply.code == 421:
                 return _closing(session, result, reply.enhanced, judge(reply))
             if reply.code // 100 == 2 and refused is None:
@@ -91,7 +96,7 @@ async def transact(
                 await _reset(session)
                 return result
             session.write(b"DATA\r\n")
-        reply = await session.reply(DATA, "the reply to DATA")
+        reply = session.ready() or await session.reply(DATA, "the reply to DATA")
         if reply.code == 421:
             return _closing(session, result, reply.enhanced, judge(reply))
         if reply.code != 354:

@@ -6,8 +6,9 @@ and which rule set it.
 
 from typing import Protocol
 
+from mailtui.clock import rfc3339
 from mailtui.delivery.scheduler import Scheduler
-from mailtui.model import Plan, Why
+from mailtui.model import Control, Plan, Why
 
 
 class Queued(Protocol):
@@ -41,7 +42,7 @@ class Queued(Protocol):
     def arrived(self) -> float: ...
 
 
-def explain(row: Queued, scheduler: Scheduler, plan: Plan | None, now: float, paused_since: float) -> Why:
+def explain(row: Queued, scheduler: Scheduler, plan: Plan | None, now: float) -> Why:
     """The one sentence for a recipient, and its facts."""
     hop = scheduler.pool.hops.get((plan.next_hop if plan.outcome == "deliver" else row.destination) if plan else "")
     key = hop.key if hop else (plan.next_hop if plan and plan.next_hop else row.destination)
@@ -57,10 +58,17 @@ def explain(row: Queued, scheduler: Scheduler, plan: Plan | None, now: float, pa
         by = row.held_by or "an operator"
         reason = f": {row.last_reply}" if row.last_reply else ""
         return why("hold", f"held by {by}{reason}", row.since, "queue release", None, "hold")
-    if scheduler.paused:
-        return why(
-            "paused", "delivery is paused for the whole relay", paused_since, "resume", row.due, scheduler.paused
-        )
+    suspension = scheduler.controls.suspended(row.destination, key)
+    if suspension is not None:
+        return why("suspended", f"{suspension.name} is suspended{_by(suspension)}", suspension.since,
+                   _until(suspension, "dest resume"), row.due, "suspension")  # fmt: skip
+    if scheduler.disk_full:
+        return why("disk", "the queue's disk is full: nothing more is sent until results can be written down", None,
+                   "space on the queue's disk", row.due, "free-disk")  # fmt: skip
+    if scheduler.controls.paused:
+        pause = scheduler.controls.paused
+        return why("paused", f"delivery is paused for the whole relay{_by(pause)}", pause.since,
+                   _until(pause, "resume"), row.due, "pause")  # fmt: skip
     if row.state == "active":
         return why(
             "in-delivery", f"on a connection to {key} now", row.since, "the end of this attempt", None, "attempt"
@@ -100,6 +108,15 @@ def explain(row: Queued, scheduler: Scheduler, plan: Plan | None, now: float, pa
             "retry-clock", f"due now{_said(row)}", row.since, "the scheduler, at once", row.due, "[retry] schedule"
         )
     return why("never-tried", "accepted and not tried yet", row.arrived, "the scheduler, at once", row.due, "arrival")
+
+
+def _by(control: Control) -> str:
+    by = f" by {control.who}" if control.who else ""
+    return by + (f": {control.reason}" if control.reason else "")
+
+
+def _until(control: Control, verb: str) -> str:
+    return f"{verb}, or its end at {rfc3339(control.until)}" if control.until is not None else verb
 
 
 def _said(row: Queued) -> str:

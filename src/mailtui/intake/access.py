@@ -5,6 +5,7 @@ or says why it passed it over; the last one refuses. Permission comes from the a
 recipient is, never from a HELO name, a sender or a header (RFC 2505 section 2.1, RFC 5321 section 7.9).
 """
 
+import functools
 import ipaddress
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -180,6 +181,7 @@ class AccessRules:
         return None
 
 
+@functools.lru_cache(4096)  # the same clients come again and again, and a parse costs 10 us
 def parse_client(text: str) -> Address:
     """The address of a peer as the rules compare it; ValueError if it is none.
 

@@ -77,7 +77,7 @@ def _mail(session: "Session", argument: bytes) -> None:
     except SmtpError as error:
         return session.refuse(error, sender.text if sender is not None else "")
     session.renew_rules()
-    session.transaction = Transaction(sender)
+    session.transaction = Transaction(sender, session.question(sender))
     return session.send(b"250 2.1.0 Sender ok\r\n")
 
 
@@ -114,7 +114,7 @@ def _rcpt(session: "Session", argument: bytes) -> None:
         return session.fail(503, "5.5.1", "Give the sender first: MAIL FROM:<address>")
     if argument[:3].upper() != b"TO:":
         return session.fail(501, "5.5.4", "Syntax: RCPT TO:<address>")
-    question = session.question(transaction)
+    question = transaction.question
     text = destination = ""
     try:
         try:

@@ -42,7 +42,9 @@ class Decoder:
 
     def feed(self, chunk: bytes) -> bytes:
         data = self._carry + chunk
-        end = data.find(END)
+        # One search does for both: lines that begin with a dot, of which the end is one, are rare.
+        dot = data.find(b"\r\n.")
+        end = data.find(END, dot) if dot >= 0 else -1
         if end >= 0:
             self.done, self.rest = True, data[end + 5 :]
             content = data[: end + 2]
@@ -55,7 +57,7 @@ class Decoder:
                     break
             self._carry = data[len(data) - keep :]
             content = data[: len(data) - keep]
-        if b"\r\n." in content:
+        if 0 <= dot < len(content) - 2:
             content = content.replace(b"\r\n.", b"\r\n")
         if not self._begun and content:
             self._begun = True

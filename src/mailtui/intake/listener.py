@@ -266,7 +266,7 @@ class Intake:
                 helo=session.helo,
                 sender=sender,
                 recipient=recipient,
-                destination=destination,
+                destination=destination or self.terms.hostname,  # <postmaster> alone is ours
                 reply=reply,
                 rule=rule,
             )

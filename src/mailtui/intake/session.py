@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiosmtpd.smtp import SMTP
 
-from mailtui.intake import commands
+from mailtui.address import Mailbox
 from mailtui.intake.access import Address, Network, Question, parse_client
+from mailtui.intake.commands import COMMANDS, NO_RECIPIENT, unknown
 from mailtui.intake.reception import Reception
 from mailtui.intake.transaction import Transaction
 from mailtui.model import Reply, SmtpError
@@ -162,7 +163,10 @@ class Session(SMTP):
 
     def expect(self, seconds: float) -> None:
         """Close with 421 unless called again within `seconds`. One timer a session, moved only when it fires."""
-        self._deadline = deadline = min(self.loop.time() + seconds, self._ends)
+        deadline = self.loop.time() + seconds
+        if deadline > self._ends:
+            deadline = self._ends
+        self._deadline = deadline
         if deadline < self._armed:
             self._arm(deadline)
 
@@ -173,11 +177,11 @@ class Session(SMTP):
         self._timeout_handle = self.loop.call_at(when, self._timeout_cb)
 
     def _reset_timeout(self, duration: float | None = None) -> None:
-        # aiosmtpd's connection_made calls it.
-        self.expect(duration or self.intake.timeouts.command)
+        # aiosmtpd's connection_made calls it. The shortest of the times, so that the timer need not be moved later.
+        self.expect(min(self.intake.timeouts.command, self.intake.timeouts.data_block))
 
     def _timeout_cb(self) -> None:
-        self._timeout_handle = None
+        self._timeout_handle, self._armed = None, math.inf
         now = self.loop.time()
         if self.committing:
             self._arm(now + self.intake.timeouts.command)
@@ -197,6 +201,7 @@ class Session(SMTP):
         self.send(_line(Reply(code, enhanced, f"{self.intake.terms.hostname} {text}")))
         self.flush()
         self._close()
+        self.expect(self.intake.timeouts.linger)
         if self._ended or not self.transport.can_write_eof():
             self.transport.close()
         else:
@@ -207,13 +212,14 @@ class Session(SMTP):
         self.flush()
         self._close()
         if self.transport is not None:
+            if self.transport.get_write_buffer_size():
+                self.expect(self.intake.timeouts.linger)
             self.transport.close()
 
     def _close(self) -> None:
         self.closing = True
         self._input = b""
         self._ends = math.inf
-        self.expect(self.intake.timeouts.linger)
         if self.reception is not None and not self.busy:
             self.reception.abandon()
         if self._not_reading and self.transport is not None:
@@ -243,13 +249,14 @@ class Session(SMTP):
                     continue
                 if self._skipped and not self._skip():
                     break
-                end = self._input.find(b"\r\n", self._position)
+                position = self._position
+                end = self._input.find(b"\r\n", position)
                 if end < 0:
                     break
-                line = self._input[self._position : end]
+                line = self._input[position:end]
                 self._position = end + 2
                 self._deadline = 0.0  # the time for the next command begins when this one is done
-                self.execute(line)
+                self._execute(line)
         except Exception as error:
             self._blame(error)
         if self._position:
@@ -282,7 +289,7 @@ class Session(SMTP):
             self.hang_up(500, "5.5.2", "Command line too long, closing the connection")
         return False
 
-    def execute(self, line: bytes) -> None:
+    def _execute(self, line: bytes) -> None:
         """One command."""
         if self.errors >= ERROR_LIMIT:
             return self.hang_up(421, "4.7.0", "Too many errors")
@@ -293,9 +300,9 @@ class Session(SMTP):
         if b"\n" in line or b"\r" in line or b"\0" in line:
             return self.fail(500, "5.5.2", "A command holds CR, LF or NUL; it must end with CR LF")
         word, _, argument = line.partition(b" ")
-        command = commands.COMMANDS.get(word) or commands.COMMANDS.get(word.upper())
+        command = COMMANDS.get(word) or COMMANDS.get(word.upper())
         if command is None:
-            return commands.unknown(self, word)
+            return unknown(self, word)
         return command(self, argument.strip(b" "))
 
     def _blame(self, error: Exception) -> None:
@@ -365,12 +372,12 @@ class Session(SMTP):
 
     # -- for the commands --------------------------------------------------------------------------------------------
 
-    def question(self, transaction: Transaction) -> Question:
+    def question(self, sender: Mailbox | None) -> Question:
         """What the rules are asked for each recipient of a transaction."""
         return Question(
             client=self.address,
-            sender=transaction.sender,
-            recipient=commands.NO_RECIPIENT,
+            sender=sender,
+            recipient=NO_RECIPIENT,
             network=self.network,
             helo=self.helo,
             listener=self.door.name,

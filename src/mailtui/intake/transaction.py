@@ -1,6 +1,7 @@
 """A mail transaction: from MAIL to the end of the data (RFC 5321 section 3.3), and the message it becomes."""
 
 from mailtui.address import Mailbox
+from mailtui.intake.access import Question
 from mailtui.intake.header import HeaderFacts
 from mailtui.intake.terms import Terms
 from mailtui.model import Envelope, Message, Recipient
@@ -9,10 +10,11 @@ from mailtui.model import Envelope, Message, Recipient
 class Transaction:
     """The sender and the recipients accepted so far."""
 
-    __slots__ = ("recipients", "sender", "text")
+    __slots__ = ("question", "recipients", "sender", "text")
 
-    def __init__(self, sender: Mailbox | None) -> None:
+    def __init__(self, sender: Mailbox | None, question: Question) -> None:
         self.sender = sender
+        self.question = question  # for the access rules; its recipient is the one in hand
         self.text = sender.text if sender is not None else ""
         # By what makes two addresses the same mailbox; the first one given is kept.
         self.recipients: dict[tuple[str, str], Mailbox] = {}

@@ -5,6 +5,7 @@ is ours; claiming costs an index seek a submitter and a message, whatever the le
 """
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -26,6 +27,18 @@ INTERRUPTED_DELAY = 300.0
 REPLY_LENGTH = 512
 
 Picked = list[int]
+
+
+# What an operator's `reroute` wrote into recipients.route, told from the match of a route table.
+_TARGET = re.compile(r"(?:smtps?|lmtp)://|lmtp:unix:|error:")
+_WORDS = re.compile(r"(?:mx|defer|hold|discard)(?:[,|](?:mx|defer|hold|discard|(?:smtps?|lmtp)://.*|lmtp:unix:.*))*")
+
+
+def override(route: str) -> str:
+    """The target that an operator gave by `reroute`, or "": recipients.route is else the match of the route table.
+
+    A match (an address, a domain, `from:` ...) never looks like a target."""
+    return route if _TARGET.match(route) or _WORDS.fullmatch(route) else ""
 
 
 def take_over(conn: sqlite3.Connection, owner: int, now: float) -> int:
@@ -167,10 +180,10 @@ def _claim(tx: Transaction, owner: int, number: int, destination: str, picked: P
 
 def _recipient(row: tuple[object, ...], destination: str) -> Recipient:
     (ordinal, state, due, expires, attempted, interruptions, warned, code, address, submitter, notify, orcpt, held_by,
-     enhanced, reply, host) = row  # fmt: skip
+     enhanced, reply, host, route) = row  # fmt: skip
     return Recipient(
         ordinal, address, destination, submitter, notify, orcpt, State(state), due, expires, attempted, interruptions,  # type: ignore[arg-type]
-        code, enhanced, reply, host, bool(warned), held_by,  # type: ignore[arg-type]
+        code, enhanced, reply, host, bool(warned), held_by, override(route),  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -193,7 +206,8 @@ def settle(
     for s in settled:
         r, verdict, attempt = s.recipient, s.verdict, s.attempt
         destination = tx.domains.id(r.destination)
-        if verdict.outcome is not Outcome.DELIVERED:
+        tried = attempt.finished > 0  # else an operator gave it up: that was no attempt
+        if verdict.outcome is not Outcome.DELIVERED and tried:
             tx.add_attempt(
                 (
                     message.id, r.ordinal, attempt.started, attempt.finished, attempt.reused, verdict.code,
@@ -210,7 +224,7 @@ def settle(
             result = history.DELETED
         tx.add_history(
             (
-                message.id, r.ordinal, destination, result, now, envelope.arrived, verdict.code, r.attempts + 1,
+                message.id, r.ordinal, destination, result, now, envelope.arrived, verdict.code, r.attempts + tried,
                 envelope.sender, r.address, envelope.subject, envelope.message_id, attempt.host, verdict.enhanced,
                 verdict.reply[:REPLY_LENGTH], s.remote_id, tls_json(attempt.tls),
             )

@@ -3,13 +3,15 @@
 import json
 import sqlite3
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from mailtui.model import State
+from mailtui.queue.leads import filters, gather, short, states_of
 from mailtui.queue.listing import look_up
+from mailtui.queue.paging import ORDERS, TABLE, ages, flat
 from mailtui.queue.query import Query
 from mailtui.queue.rows import Counts, Rid, Totals
 from mailtui.queue.tables.messages import BYTES, GET_META, MESSAGES
+from mailtui.queue.windows import Pace, grouped
 
 EACH_STATE = "SELECT state, SUM(recipients) FROM counters WHERE destination = 0 GROUP BY state"
 
@@ -29,6 +31,10 @@ CROSS JOIN messages ON messages.id = leaving.message
 WHERE NOT EXISTS (SELECT 1 FROM recipients AS other WHERE other.message = leaving.message AND other.state <> 3)
 """
 
+EACH_MESSAGE = (
+    "SELECT COUNT(*), COALESCE(SUM(n), 0), COALESCE(SUM(octets), 0) FROM (SELECT COUNT(*) AS n, size AS octets"
+)
+
 OLDEST = """
 SELECT arrived FROM messages
 WHERE id = (SELECT message FROM recipients WHERE state < 3 ORDER BY message, ordinal LIMIT 1)
@@ -46,36 +52,52 @@ def count(
     destinations: Sequence[int] | None,
     claimed: Collection[Rid],
     active: frozenset[Rid],
+    pace: Pace,
 ) -> Counts:
     """How much matches; a message counts once, whether its matching recipients are parked or claimed."""
     if query.everything:
         states = _states(connection)
         messages, octets = _present(connection, states)
         return Counts(messages, sum(states.values()) - states[State.LEAVING], octets)
-    if query.rows is not None:
-        found = look_up(connection, query, query.rows, destinations, active, column="size", parked=True)
-        sizes = {message: size for message, _, size in found}
-        return Counts(len(sizes), len(found), sum(sizes.values()))
-    named = [(message, ordinal, ordinal) for message, ordinal in claimed]
-    found = look_up(connection, query, named, destinations, active, column="size", parked=False)
+    states_asked = states_of(query)
+    parked = query.rows is not None
+    rows = query.rows if query.rows is not None else [(message, ordinal, ordinal) for message, ordinal in claimed]
+    found = look_up(connection, query, rows, destinations, active, column="size", parked=parked)
     sizes = {message: size for message, _, size in found}
-    parked = _parked(query, destinations)
-    if parked is None:
+    if parked or not states_asked or destinations == []:
         return Counts(len(sizes), len(found), sum(sizes.values()))
-    where, values = parked
-    if sizes:
-        also = "".join(("SELECT DISTINCT message", where, " AND message IN (SELECT value FROM json_each(?))"))
-        for row in connection.execute(also, (*values, json.dumps(list(sizes)))).fetchall():
-            del sizes[row[0]]
+    stretches = short(connection, query, destinations, states_asked)
+    if stretches is not None:
+        once = {(message, ordinal): size for message, ordinal, size in found}
+        for leg in gather(query, stretches, destinations, states_asked, ORDERS["size"], False, None, -1):
+            once.update(((row[1], row[2]), row[0]) for row in connection.execute(leg.sql, leg.values).fetchall())
+        sizes = {rid[0]: size for rid, size in once.items()}
+        return Counts(len(sizes), len(once), sum(sizes.values()))
+    for message in _parked_of(connection, query, destinations, states_asked, sizes):
+        del sizes[message]
+    messages, recipients, octets = len(sizes), len(found), sum(sizes.values())
+    for ((more, people, weight),) in grouped(
+        connection, query, destinations, states_asked, pace, EACH_MESSAGE, " GROUP BY message)", envelope=True
+    ):
+        messages, recipients, octets = messages + more, recipients + people, octets + weight
+    return Counts(messages, recipients, octets)
+
+
+def _parked_of(
+    connection: sqlite3.Connection,
+    query: Query,
+    destinations: Sequence[int] | None,
+    states: Sequence[State],
+    messages: Collection[int],
+) -> list[int]:
+    """Those of these messages that have parked rows which match."""
+    source = f"json_each(?) AS wanted CROSS JOIN {TABLE} ON message = wanted.value"
+    join = " CROSS JOIN messages ON messages.id = message" if query.envelope else ""
+    pieces = [("claim = 0", ()), *ages(query), *filters(query, destinations, states)]
     sql = "".join(
-        (
-            "SELECT COUNT(*), COALESCE(SUM(n), 0), COALESCE(SUM(size), 0) FROM (SELECT message, COUNT(*) AS n",
-            where,
-            " GROUP BY message) AS matched CROSS JOIN messages ON messages.id = matched.message",
-        )
+        ("SELECT DISTINCT message FROM ", source, join, " WHERE ", " AND ".join(piece[0] for piece in pieces))
     )
-    messages, recipients, octets = connection.execute(sql, values).fetchone()
-    return Counts(messages + len(sizes), recipients + len(found), octets + sum(sizes.values()))
+    return [row[0] for row in connection.execute(sql, (json.dumps(list(messages)), *flat(pieces))).fetchall()]
 
 
 def totals(connection: sqlite3.Connection, active: frozenset[Rid]) -> Totals:
@@ -101,6 +123,11 @@ def totals(connection: sqlite3.Connection, active: frozenset[Rid]) -> Totals:
     )
 
 
+def recipients(connection: sqlite3.Connection) -> int:
+    """All recipients in the queue, leaving ones too."""
+    return sum(_states(connection).values())
+
+
 def _states(connection: sqlite3.Connection) -> dict[State, int]:
     counts = dict.fromkeys(State, 0)
     for state, recipients in connection.execute(EACH_STATE).fetchall():
@@ -115,29 +142,3 @@ def _present(connection: sqlite3.Connection, states: dict[State, int]) -> tuple[
         gone = connection.execute(LEAVING_WHOLE).fetchone()
         messages, octets = messages - gone[0], octets - gone[1]
     return messages, octets
-
-
-def _parked(query: Query, destinations: Sequence[int] | None) -> tuple[str, tuple[Any, ...]] | None:
-    """FROM and WHERE of all parked rows that match, with its values; None if none can."""
-    states = [int(state) for state in State if state.name.lower() in query.states]
-    if not states or (destinations is not None and not destinations):
-        return None
-    pieces = [" FROM recipients"]
-    if query.envelope:
-        pieces.append(" CROSS JOIN messages ON messages.id = message")
-    pieces.append(" WHERE claim = 0 AND message >= ? AND message < ?")
-    values: list[Any] = [query.low, query.high]
-    # One state, or destinations, are led by their index; otherwise rows are met in order of message, as they stand.
-    if len(states) == 1:
-        pieces.append(" AND state = ?")
-        values.append(states[0])
-    else:
-        pieces.append(" AND +state IN (SELECT value FROM json_each(?))")
-        values.append(json.dumps(states))
-    if destinations is not None:
-        pieces.append(" AND destination IN (SELECT value FROM json_each(?))")
-        values.append(json.dumps(list(destinations)))
-    for condition in query.conditions:
-        pieces.append(f" AND {condition.sql}")
-        values += condition.values
-    return "".join(pieces), tuple(values)

@@ -7,10 +7,11 @@ another program, is refused before anything is changed; all files are readable b
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mailtui.queue.tables import attempts, history, journal, listing, messages
+from mailtui.queue.tables import actions, attempts, controls, history, journal, listing, messages
 
 # "mtui": tells file(1), and us, whose database this is.
 APPLICATION_ID = 0x6D747569
@@ -37,17 +38,28 @@ class LockHeld(StoreError):
     """Another process owns the state directory."""
 
 
-def take_lock(state_dir: Path, *, shared: bool = False) -> int:
+# A relay that starts waits this long for offline commands, which hold the lock shared while they read, in seconds.
+LOCK_PATIENCE = 2.0
+
+
+def take_lock(state_dir: Path, *, shared: bool = False, patience: float = 0.0) -> int:
     """Lock the state directory (flock on `lock`): exclusively for the relay, shared for offline readers.
 
-    Returns the descriptor, which keeps the lock until it is closed. Raises LockHeld, or OSError."""
+    Returns the descriptor, which keeps the lock until it is closed. Raises LockHeld after `patience` seconds, or
+    OSError."""
     fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise LockHeld(f"another relay runs on {state_dir}; stop it first, or give this one its own --state") from None
-    return fd
+    while True:
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if patience <= 0:
+                os.close(fd)
+                raise LockHeld(
+                    f"another relay runs on {state_dir}; stop it first, or give this one its own --state"
+                ) from None
+        time.sleep(min(patience, 0.1))
+        patience -= 0.1
 
 
 def path_of(state_dir: Path) -> Path:
@@ -105,8 +117,9 @@ def _check_owner(conn: sqlite3.Connection, path: Path) -> None:
 
 
 def _first_schema(conn: sqlite3.Connection) -> None:
-    for schema in (messages.SCHEMA, listing.SCHEMA, attempts.SCHEMA, history.SCHEMA, journal.SCHEMA):
-        for statement in _statements(schema):
+    tables = (messages, listing, attempts, history, journal, actions, controls)
+    for table in tables:
+        for statement in _statements(table.SCHEMA):
             conn.execute(statement)
     conn.execute(messages.SET_META, (messages.CLEAN, 1))
 

@@ -1,19 +1,26 @@
-"""Pages of the queue by key: sort orders, cursors, and the ordered runs of parked rows that a page is merged from.
+"""Sort orders of the queue, their cursors, and pages that an index holds in order.
 
 A *leg* is one SELECT over parked rows, in order, limited to a page, continued by key. Rows of one state (or of one
-destination and state) are adjacent in an index, so a page without further conditions is a merge of at most a few legs
-of a page each, whatever the length of the queue. With further conditions one leg goes through the queue in order and
-stops when the page is full.
+destination and state, one next hop, one sender ...) are adjacent in an index in the order of arrival, so such a page
+is a merge of at most a few legs of a page each, whatever the length of the queue.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mailtui import ids
 from mailtui.model import State
-from mailtui.queue.query import MOST_DESTINATIONS, Query, QueryError
+from mailtui.queue.conditions import QueryError
+from mailtui.queue.query import Query
+
+# The table in the order of its primary key. Without this the planner may prefer an index (NOT INDEXED means nothing for
+# a table WITHOUT ROWID); SQLite names the index of a primary key so.
+TABLE = "recipients INDEXED BY sqlite_autoindex_recipients_1"
+
+# A piece of WHERE and its value, or a tuple of its values.
+Piece = tuple[str, Any]
 
 # Ascending keys for merging. Both directions of a sort use the same key.
 Key = tuple[Any, ...]
@@ -21,11 +28,52 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A sort order: a letter for its cursors, and the key of a row from (value sorted by, message, ordinal)."""
+    """A sort order: a letter for its cursors, the column of the value sorted by, and the key of a row from (that value,
+    message, ordinal). Values rise or fall; among equal ones the newest stand first, by next attempt the oldest."""
 
     name: str
     letter: str
+    column: str
     key: Callable[[Any, int, int], Key]
+
+    def by(self, reverse: bool) -> str:
+        """ORDER BY and LIMIT of a page."""
+        up, down = ("DESC", "ASC") if reverse else ("ASC", "DESC")
+        if self.name == "next_attempt":
+            return f" ORDER BY due IS NULL {up}, due {up}, message {up}, ordinal {up} LIMIT ?"
+        if self.name == "destination":
+            return f" ORDER BY name {up}, message {down}, ordinal {down} LIMIT ?"
+        first = "" if self.name == "arrived" else f"{self.column} {down}, "
+        return f" ORDER BY {first}message {down}, ordinal {down} LIMIT ?"
+
+    def beyond(self, reverse: bool, at: "Position") -> Piece:
+        """What comes after a position."""
+        key = (at.message, at.ordinal)
+        up, down = ("<", ">") if reverse else (">", "<")
+        if self.name == "arrived":
+            return f"(message, ordinal) {down} (?, ?)", key
+        if self.name == "destination":
+            return f"(name {up} ? OR (name = ? AND (message, ordinal) {down} (?, ?)))", (at.value, at.value, *key)
+        if self.name != "next_attempt":
+            return f"({self.column}, message, ordinal) {down} (?, ?, ?)", (at.value, *key)
+        # What has no next attempt comes last, or first when reversed.
+        other = "due IS NOT NULL" if reverse else "due IS NULL"
+        if at.value is None:
+            same = f"(due IS NULL AND (message, ordinal) {up} (?, ?))"
+            return (f"({same} OR {other})" if reverse else same), key
+        same = f"(due, message, ordinal) {up} (?, ?, ?)"
+        return (same if reverse else f"({same} OR {other})"), (at.value, *key)
+
+    def within(self, reverse: bool, value: Any) -> Piece | None:
+        """What does not come after every row with this value; None for anything."""
+        up, down = (">=", "<=") if reverse else ("<=", ">=")
+        if self.name == "arrived":
+            return None
+        if self.name == "next_attempt":
+            if value is None:
+                return ("due IS NULL", ()) if reverse else None
+            return (f"(due IS NULL OR due {up} ?)" if reverse else f"due {up} ?"), value
+        return f"{self.column} {up if self.name == 'destination' else down} ?", value
 
 
 def _soonest(due: float | None, message: int, ordinal: int) -> Key:
@@ -39,11 +87,11 @@ def _largest(value: int, message: int, ordinal: int) -> Key:
 ORDERS = {
     order.name: order
     for order in (
-        Order("arrived", "a", lambda _, message, ordinal: (-message, -ordinal)),  # newest first
-        Order("next_attempt", "n", _soonest),
-        Order("destination", "d", lambda name, message, ordinal: (name, -message, -ordinal)),
-        Order("size", "s", _largest),
-        Order("attempts", "t", _largest),  # most first
+        Order("arrived", "a", "NULL", lambda _, message, ordinal: (-message, -ordinal)),  # newest first
+        Order("next_attempt", "n", "due", _soonest),
+        Order("destination", "d", "name", lambda name, message, ordinal: (name, -message, -ordinal)),
+        Order("size", "s", "size", _largest),
+        Order("attempts", "t", "attempts", _largest),  # most first
     )
 }
 
@@ -102,6 +150,19 @@ _VALUES: dict[str, Callable[[str], Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """Part of an index of parked rows (`""`: of the table); `ordered`: its rows stand in the order of arrival."""
+
+    index: str
+    where: tuple[Piece, ...]
+    ordered: bool = True
+
+    @property
+    def source(self) -> str:
+        return f"recipients INDEXED BY {self.index}" if self.index else TABLE
+
+
+@dataclass(frozen=True, slots=True)
 class Leg:
     """One ordered SELECT; its rows are (value sorted by, message, ordinal)."""
 
@@ -109,115 +170,65 @@ class Leg:
     values: tuple[Any, ...]
 
 
-def legs(
+def by_arrival(
     query: Query,
-    order: Order,
+    stretches: Sequence[Stretch],
+    states: Sequence[State],
     reverse: bool,
-    destinations: Sequence[int] | None,
     start: Position | None,
     limit: int,
 ) -> list[Leg]:
-    """The legs whose merge is the page of parked rows after `start`; `destinations` are interned (None: any).
-
-    The order `destination` has no legs of its own: it goes through `arrived` once a destination.
-    """
-    states = [state for state in State if state.name.lower() in query.states]
-    if not states or (destinations is not None and not destinations):
-        return []
-    if order.name == "arrived":
-        return _by_arrival(query, reverse, destinations, states, start, limit)
-    if order.name == "next_attempt":
-        return _by_due(query, reverse, destinations, states, start, limit)
-    return [_sorted(query, order, reverse, destinations, states, start, limit)]
+    """The newest first (or the oldest) of ordered stretches; `states` are filtered by where there are any."""
+    where = [*_range(query, reverse, start), *conditions(query)]
+    if states:
+        where.append(stands(states))
+    order = ORDERS["arrived"]
+    return [
+        leg(order, s.source, [*s.where, *where], order.by(reverse), limit, envelope=query.envelope) for s in stretches
+    ]
 
 
-def _by_arrival(
+def by_due(
     query: Query,
-    reverse: bool,
     destinations: Sequence[int] | None,
     states: Sequence[State],
-    start: Position | None,
-    limit: int,
-) -> list[Leg]:
-    where = [*_range(query, reverse, start), *_conditions(query)]
-    adjacent: list[list[tuple[str, Any]]]
-    if destinations is not None and len(destinations) <= MOST_DESTINATIONS:
-        adjacent = [[("state = ?", int(s)), ("destination = ?", d)] for d in destinations for s in states]
-    elif destinations is None and not query.conditions:
-        adjacent = [[("state = ?", int(s))] for s in states]
-    else:
-        adjacent = [[_some("state", states), *([_some("destination", destinations)] if destinations else [])]]
-    tail = _order(("message", "ordinal"), descending=not reverse)
-    return [_leg("NULL", query.envelope, [*equal, *where], tail, limit) for equal in adjacent]
-
-
-def _by_due(
-    query: Query,
+    resting: Sequence[Stretch],
     reverse: bool,
-    destinations: Sequence[int] | None,
-    states: Sequence[State],
     start: Position | None,
     limit: int,
 ) -> list[Leg]:
-    """Rows with a due time and rows without: two stretches of the index."""
-    within = [("message >= ?", query.low), ("message < ?", query.high)] if _bounded(query) else []
-    filters = [*within, *_conditions(query)]
-    if destinations is None:
-        places: list[list[tuple[str, Any]]] = [[]]
-    elif len(destinations) <= MOST_DESTINATIONS:
-        places = [[("destination = ?", d)] for d in destinations]
-    else:
-        places = [[_some("destination", destinations)]]
-    comparison = "<" if reverse else ">"
+    """The soonest first (or the latest). `resting` are ordered stretches of what has no due time."""
+    filters = [*ages(query), *conditions(query)]
+    index = "parked_by_due" if destinations is None else "parked_by_destination"
+    places: list[list[Piece]] = [[]] if destinations is None else [[("destination = ?", d)] for d in destinations]
+    source = f"recipients INDEXED BY {index}"
+    order = ORDERS["next_attempt"]
+    up, comparison = ("DESC", "<") if reverse else ("ASC", ">")
+    tail = f" ORDER BY due {up}, message {up}, ordinal {up} LIMIT ?"
+    bounded = any(lead.kind in ("due_before", "due_after") for leads in query.leads for lead in leads)
     made: list[Leg] = []
     timed = [s for s in states if s in (State.QUEUED, State.DEFERRED)]
     if timed and (start is None or reverse or start.value is not None):
-        where: list[tuple[str, Any]] = [("due IS NOT NULL", ())]
+        where: list[Piece] = [("due IS NOT NULL", ())]
         if start is not None and start.value is not None:
             where = [(f"(due, message, ordinal) {comparison} (?, ?, ?)", (start.value, start.message, start.ordinal))]
         if len(timed) == 1:
             where.append(("+state = ?", int(timed[0])))
-        tail = _order(("due", "message", "ordinal"), descending=reverse)
-        made += [_leg("due", query.envelope, [*place, *where, *filters], tail, limit) for place in places]
-    untimed = [s for s in states if s in (State.HELD, State.LEAVING)]
-    if untimed and (start is None or not reverse or start.value is None):
-        where = [("due IS NULL", ()), _some("state", untimed)]
+        made += [
+            leg(order, source, [*place, *where, *filters], tail, limit, envelope=query.envelope) for place in places
+        ]
+    if not bounded and (start is None or not reverse or start.value is None):
+        where = []
         if start is not None and start.value is None:
-            where.append((f"(message, ordinal) {comparison} (?, ?)", (start.message, start.ordinal)))
-        tail = _order(("message", "ordinal"), descending=reverse)
-        made += [_leg("NULL", query.envelope, [*place, *where, *filters], tail, limit) for place in places]
+            where = [(f"(message, ordinal) {comparison} (?, ?)", (start.message, start.ordinal))]
+        tail = f" ORDER BY message {up}, ordinal {up} LIMIT ?"
+        made += [
+            leg(order, s.source, [*s.where, *where, *filters], tail, limit, envelope=query.envelope) for s in resting
+        ]
     return made
 
 
-def _sorted(
-    query: Query,
-    order: Order,
-    reverse: bool,
-    destinations: Sequence[int] | None,
-    states: Sequence[State],
-    start: Position | None,
-    limit: int,
-) -> Leg:
-    """By a column that no index has: every parked row is looked at."""
-    where: list[tuple[str, Any]] = [_some("state", states)]
-    if destinations is not None:
-        where.append(_some("destination", destinations))
-    if _bounded(query):
-        where += [("message >= ?", query.low), ("message < ?", query.high)]
-    if start is not None:
-        comparison = ">" if reverse else "<"
-        where.append(
-            (f"({order.name}, message, ordinal) {comparison} (?, ?, ?)", (start.value, start.message, start.ordinal))
-        )
-    tail = _order((order.name, "message", "ordinal"), descending=not reverse)
-    return _leg(order.name, query.envelope or order.name == "size", [*where, *_conditions(query)], tail, limit)
-
-
-def _bounded(query: Query) -> bool:
-    return query.after is not None or query.before is not None
-
-
-def _range(query: Query, reverse: bool, start: Position | None) -> list[tuple[str, Any]]:
+def _range(query: Query, reverse: bool, start: Position | None) -> list[Piece]:
     """The stretch of the primary key after `start` and within the query's ages, as one range."""
     after = (start.message, start.ordinal) if start is not None else None
     newest, oldest = (query.high, -1), (query.low, -1)
@@ -228,34 +239,58 @@ def _range(query: Query, reverse: bool, start: Position | None) -> list[tuple[st
     return [("(message, ordinal) < (?, ?)", highest), ("message >= ?", query.low)]
 
 
-def _some(column: str, values: Sequence[int]) -> tuple[str, str]:
-    # The plus sign keeps the condition a filter: as a set of look-ups it would lose the order.
+def some(column: str, values: Iterable[int]) -> Piece:
+    """The column has one of these values: a filter, for as a set of look-ups (no plus sign) it would lose the order."""
     return "".join(("+", column, " IN (SELECT value FROM json_each(?))")), json.dumps([int(v) for v in values])
 
 
-def _conditions(query: Query) -> list[tuple[str, Any]]:
+def stands(states: Iterable[State]) -> Piece:
+    """The state is one of these: a bit of a mask, for a list costs three times as much a row."""
+    return "(? >> state) & 1", sum(1 << state for state in states)
+
+
+def ages(query: Query) -> list[Piece]:
+    """The ages that the query asks for, as a range of the primary key."""
+    return [("message >= ?", query.low), ("message < ?", query.high)] if query.aged else []
+
+
+def conditions(query: Query) -> list[Piece]:
     return [(c.sql, c.values) for c in query.conditions]
 
 
-def _order(columns: Sequence[str], *, descending: bool) -> str:
-    return " ORDER BY " + ", ".join(f"{c} DESC" if descending else c for c in columns) + " LIMIT ?"
-
-
-def _leg(value: str, envelope: bool, where: Sequence[tuple[str, Any]], tail: str, limit: int) -> Leg:
-    """Put the constant pieces together; a piece's values are one value or a tuple of them."""
-    source = " FROM recipients CROSS JOIN messages ON messages.id = message" if envelope else " FROM recipients"
+def leg(
+    order: Order,
+    source: str,
+    where: Sequence[Piece],
+    tail: str,
+    limit: int,
+    *,
+    envelope: bool = False,
+) -> Leg:
+    """A leg from its constant pieces. `source` is what stands after FROM; `envelope`: conditions need the message."""
+    joins = [source]
+    if (envelope or order.column == "size") and not source.startswith("messages"):
+        joins.append(" CROSS JOIN messages ON messages.id = message")
+    if order.column == "name":
+        joins.append(" CROSS JOIN domains ON domains.id = destination")
+    pieces = [("claim = 0", ()), *where]
     sql = "".join(
         (
             "SELECT ",
-            value,
-            ", message, ordinal",
-            source,
-            " WHERE claim = 0 AND ",
-            " AND ".join(w[0] for w in where),
+            order.column,
+            ", message, ordinal FROM ",
+            *joins,
+            " WHERE ",
+            " AND ".join(piece[0] for piece in pieces),
             tail,
         )
     )
+    return Leg(sql, (*flat(pieces), limit))
+
+
+def flat(pieces: Iterable[Piece]) -> list[Any]:
+    """The values of pieces, one after another."""
     values: list[Any] = []
-    for _, piece in where:
+    for _, piece in pieces:
         values += piece if isinstance(piece, tuple) else (piece,)
-    return Leg(sql, (*values, limit))
+    return values

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mailtui import ids
-from mailtui.queue.query import MOST_DESTINATIONS, Query, QueryError
+from mailtui.queue.conditions import QueryError
+from mailtui.queue.query import MOST_DESTINATIONS, Query
 from mailtui.queue.rows import PAST, HistoryRow, history_of
 from mailtui.queue.tables.history import REFUSED, RESULTS
 from mailtui.queue.terms import TERMS
@@ -48,7 +49,7 @@ def history_page(
         where.append(("arrived >= ?", (query.after,)))
     if query.before is not None:
         where.append(("arrived < ?", (query.before,)))
-    where += [(c.sql, c.values) for c in query.conditions]
+    where += [(c.sql, c.values) for c in query.past]
     legs = _legs(query, destinations)
     runs: list[list[tuple[Any, ...]]] = []
     for leg in legs:

@@ -10,15 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mailtui import ids
-from mailtui.queue.terms import PRESENT, TERMS, Condition, Domains, Draft, QueryError, Use, shown
+from mailtui.queue.conditions import MESSAGES, RECIPIENTS, Condition, Domains, Lead, QueryError, shown
+from mailtui.queue.terms import PRESENT, TERMS, Draft, Use
 
-__all__ = ["Condition", "Domains", "Query", "QueryError", "parse"]
+__all__ = ["Condition", "Domains", "Lead", "Query", "QueryError", "parse"]
 
 # A value longer than this is no address, code or subject; SQLite's LIKE has a limit of its own far above.
 LONGEST_VALUE = 1000
 
 # More destinations than this are not merged one by one: the statements would cost more than going through the queue.
 MOST_DESTINATIONS = 16
+
+# Terms of the contract that this version does not know yet, and what to use instead.
+COMING = {"cluster": "replies are not grouped into clusters yet; use code: or reply: instead"}
 
 # Blanks and commas inside double quotes belong to the value; a backslash takes the next character as it is.
 _WORD = re.compile(r'(?:[^\s"]|"(?:[^"\\]|\\.)*")+', re.DOTALL)
@@ -36,7 +40,9 @@ class Query:
 
     `rows`: (message, first ordinal, last ordinal), one of them must hold the recipient. `destinations`: one of them.
     `states`: names of states, `active` among them. `after`, `before`: after <= arrived < before, seconds since the
-    epoch. `conditions`: SQL over recipients, and messages if `envelope`. `text` is the query as typed, for the journal.
+    epoch. `conditions`: SQL over recipients and messages; `past`: the same over the history. `leads`: for each term
+    that an index leads, the stretches in which everything is that it selects; `plain`: other terms are there too.
+    `text` is the query as typed, for the journal.
     """
 
     text: str = ""
@@ -47,7 +53,23 @@ class Query:
     after: float | None = None
     before: float | None = None
     conditions: tuple[Condition, ...] = ()
-    envelope: bool = False
+    past: tuple[Condition, ...] = ()
+    leads: tuple[tuple[Lead, ...], ...] = ()
+    plain: bool = False
+
+    @property
+    def envelope(self) -> bool:
+        """Needs columns of `messages`."""
+        return any(condition.of != RECIPIENTS for condition in self.conditions)
+
+    @property
+    def by_envelope(self) -> bool:
+        """Some condition needs nothing but columns of `messages`."""
+        return any(condition.of == MESSAGES for condition in self.conditions)
+
+    @property
+    def aged(self) -> bool:
+        return self.after is not None or self.before is not None
 
     @property
     def everything(self) -> bool:
@@ -74,18 +96,22 @@ class Query:
         return _LAST_ID if self.before is None else _first_id(self.before)
 
     def instant(self, sort: str = "arrived") -> bool:
-        """True if a page is found through an index alone; else it belongs on the scan reader."""
+        """True if a page is found through an index; else it belongs on the scan reader.
+
+        Led by an id, everything is. Else one term leads (dest, hop, to, from, msgid, due), or none, in the order of
+        arrived or next_attempt; ages and states go with dest, in the order of destination with dest only. A term that
+        no index knows, several terms that lead, or many destinations make it a scan, which may well be quick.
+        """
         if self.rows is not None:
             return True
-        if self.conditions or sort not in ("arrived", "next_attempt", "destination"):
+        if self.plain or sort not in ("arrived", "next_attempt", "destination"):
             return False
+        if self.leads:
+            dest = self.destinations is not None and "to" not in self.names
+            narrowed = self.aged or self.states != PRESENT or dest or len(self.leads) > 1
+            return not narrowed and sort != "destination"
         named = self.destinations or ()
-        if len(named) > MOST_DESTINATIONS or any(domains.pattern for domains in named):
-            return False
-        # Ordered by next attempt, rows of one state or age are not adjacent; held and leaving ones have no attempt.
-        timed = {"queued", "deferred"}
-        aged = self.after is not None or self.before is not None
-        return sort != "next_attempt" or (not aged and len(timed & self.states) != 1)
+        return len(named) <= MOST_DESTINATIONS and not any(domains.pattern for domains in named)
 
 
 def _first_id(moment: float) -> int:
@@ -122,7 +148,9 @@ def parse(words: Sequence[str], now: float) -> Query:
         after=draft.after,
         before=draft.before,
         conditions=tuple(draft.conditions),
-        envelope=draft.envelope,
+        past=tuple(draft.past),
+        leads=tuple(draft.leads),
+        plain=draft.plain,
     )
 
 
@@ -150,6 +178,8 @@ def _use(body: str, word: str, negated: bool) -> Use:
     name, operator, rest = match[1].lower(), match[2], match[3]
     term = TERMS.get(name)
     if term is None:
+        if name in COMING:
+            raise QueryError(f"{name}: {COMING[name]}")
         raise QueryError(f"unknown term {shown(match[1] + operator)}; {_known()}")
     if operator not in term.operators:
         raise QueryError(f"{name} takes {' or '.join(term.operators)}, not {operator}, for example {term.example}")

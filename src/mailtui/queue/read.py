@@ -1,8 +1,9 @@
 """Reading the queue: one read-only connection, short calls, plain data out.
 
-Promises: a call never leaves a transaction or a cursor open, so that the writer's checkpoints are never held up; a
-page costs a page, whatever the length of the queue, when `Query.instant` says so; any call ends by `QueryTimeout` at
-the deadline. All facts of one answer are of one moment.
+Promises: a call never leaves a transaction or a cursor open, and a scan ends its transaction after every window, so
+that the writer's checkpoints are never held up; a page costs a page, whatever the length of the queue, when
+`Query.instant` says so; any call ends by `QueryTimeout` at the deadline, or when it is interrupted. All facts of one
+answer are of one moment, but for scans.
 
 Parked recipients are found by their indexes. Claimed ones (those that the running relay has handed to delivery, at
 most about 2,000) stand in no index: the caller names them. When no relay runs, `orphans()` names those that a crash
@@ -11,14 +12,17 @@ has left.
 
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from mailtui import ids
-from mailtui.queue import counting, past
+from mailtui.queue import counting, freezing, past, shape
+from mailtui.queue.conditions import QueryError
 from mailtui.queue.database import path_of
+from mailtui.queue.freezing import FrozenSet
+from mailtui.queue.leads import destinations_of
 from mailtui.queue.listing import Listing, page
 from mailtui.queue.paging import ORDERS, cursor, order_named, position
 from mailtui.queue.query import Query
@@ -35,27 +39,34 @@ from mailtui.queue.rows import (
     attempt_of,
     rows_of,
 )
+from mailtui.queue.shape import KEYS, Place, ShapeRow
 from mailtui.queue.spool import PIECE
 from mailtui.queue.tables.messages import CLEAN, SELECT_BODY, SELECT_MESSAGE, SPOOLED
 from mailtui.queue.terms import LAST_ORDINAL
 from mailtui.queue.transaction import message_of
+from mailtui.queue.windows import Progress
 
 # How often the deadline is looked at, in instructions of SQLite's machine: about every 0.2 ms.
 CHECK_EVERY = 10_000
+
+# How old an answer may be that is told twice, in multiples of the time it took (1 ms: 20 ms; 0.2 s: 4 s).
+RECENT = 20
 
 # A header section beyond this is nobody's, and nobody wants to see it whole.
 HEADER_LIMIT = 1 << 20
 
 ORPHANS = "SELECT message, ordinal FROM recipients WHERE claim <> 0"
-DESTINATION_NAMED = "SELECT id FROM domains WHERE name = ?"
-DESTINATIONS_LIKE = "SELECT id FROM domains WHERE name LIKE ? ESCAPE '\\'"
+
+T = TypeVar("T")
 
 # Inside the class `list` is the method.
 Page = list[Row]
 Past = list[HistoryRow]
 Log = list[dict[str, Any]]
 Rids = list[Rid]
-Interned = list[int]
+Found = list[Row | None]
+Shape = list[ShapeRow]
+Places = list[Place]
 
 
 class QueryTimeout(Exception):
@@ -93,12 +104,15 @@ class Reader:
         self._monotonic = monotonic
         self._deadline = deadline
         self._until: float | None = None
+        self._interrupted = False
+        self._computed: dict[str, tuple[float, Any]] = {}
 
     def close(self) -> None:
         self._connection.close()
 
     def interrupt(self) -> None:
         """Stop the call that runs now; the one method that another thread may call."""
+        self._interrupted = True
         self._connection.interrupt()
 
     def list(
@@ -111,29 +125,110 @@ class Reader:
         after: str = "",
         claimed: Collection[Rid] = (),
         active: frozenset[Rid] = frozenset(),
+        progress: Progress | None = None,
     ) -> Page:
         """A page of recipients, after the row whose cursor is `after`.
 
         Orders (`sort`): arrived (newest first), next_attempt (soonest first, what has none last), destination (a to z,
         then newest first), size and attempts (largest first); `reverse` turns any of them round. QueryError for an
         unknown order or a cursor of another one. `claimed`: what the running relay has handed to delivery; `active`:
-        those of them on a connection now.
+        those of them on a connection now. `progress` is told (recipients looked at, of how many) while a scan runs.
         """
         order = order_named(sort)
         start = position(order, after)
         if limit <= 0:
             return []
         with self._snapshot():
-            destinations = self._destinations(query)
+            destinations = destinations_of(self._connection, query)
             if query.states == {"active"}:
                 claimed = active
-            ask = Listing(query, order, reverse, limit, start, destinations, claimed, active, self._check)
-            return page(self._connection, ask)
+            pace = self._pace(progress)
+            return page(
+                self._connection, Listing(query, order, reverse, limit, start, destinations, claimed, active, pace)
+            )
 
-    def count(self, query: Query, claimed: Collection[Rid] = (), active: frozenset[Rid] = frozenset()) -> Counts:
+    def rows_of(self, rids: Sequence[Rid], active: frozenset[Rid] = frozenset()) -> Found:
+        """These recipients as they are now, in this order; None for one that has left the queue."""
+        with self._snapshot():
+            found = {(row.id, row.ordinal): row for row in rows_of(self._connection, dict.fromkeys(rids, ""), active)}
+        return [found.get(rid) for rid in rids]
+
+    def count(
+        self,
+        query: Query,
+        claimed: Collection[Rid] = (),
+        active: frozenset[Rid] = frozenset(),
+        progress: Progress | None = None,
+    ) -> Counts:
         """How much matches. The whole queue is known at once; anything else is counted through an index or a scan."""
         with self._snapshot():
-            return counting.count(self._connection, query, self._destinations(query), claimed, active)
+            destinations = destinations_of(self._connection, query)
+            return counting.count(self._connection, query, destinations, claimed, active, self._pace(progress))
+
+    def freeze(
+        self,
+        query: Query,
+        sort: str = "arrived",
+        reverse: bool = False,
+        claimed: Collection[Rid] = (),
+        active: frozenset[Rid] = frozenset(),
+        progress: Progress | None = None,
+    ) -> FrozenSet:
+        """All that matches, in order, as packed numbers; for the scan thread. Parameters as of `list`.
+
+        Order by arrival is the cheapest. QueryError for an unknown order.
+        """
+        order = order_named(sort)
+        with self._snapshot():
+            destinations = destinations_of(self._connection, query)
+            pace = self._pace(progress)
+            return freezing.freeze(self._connection, query, order, reverse, destinations, claimed, active, pace)
+
+    def matching(self, query: Query, rids: Collection[Rid], active: frozenset[Rid] = frozenset()) -> set[Rid]:
+        """Those of these recipients that the query selects now: of those claimed while a set was frozen, say."""
+        with self._snapshot():
+            destinations = destinations_of(self._connection, query)
+            return freezing.matching(self._connection, query, rids, destinations, active)
+
+    def shape(self, by: str, now: float, progress: Progress | None = None) -> Shape:
+        """Recipients by age, the fullest key first. QueryError for an unknown key.
+
+        By dest and domain from the counters, true to five minutes; by sender and reply by a scan of what is parked.
+        """
+        if by not in KEYS:
+            raise QueryError(f"unknown key {by!r}; known: {' '.join(KEYS)}")
+        with self._snapshot():
+            if by in ("dest", "domain"):
+                return self._recent(by, lambda: shape.by_counters(self._connection, by, now))
+            return shape.by_scan(self._connection, by, now, self._pace(progress))
+
+    def destinations(
+        self,
+        *,
+        limit: int = 50,
+        names: Collection[str] | None = None,
+        claimed: Collection[Rid] = (),
+        active: frozenset[Rid] = frozenset(),
+    ) -> Places:
+        """The fullest destinations, or those of `names` that have recipients, from the counters."""
+        with self._snapshot():
+            if names is not None:
+                found = shape.sums(self._connection, names)
+            else:
+                found = self._recent("sums", lambda: shape.sums(self._connection, None))
+            return shape.destinations(self._connection, found, limit, claimed, active)
+
+    def hops(
+        self,
+        *,
+        limit: int = 50,
+        claimed: Collection[Rid] = (),
+        active: frozenset[Rid] = frozenset(),
+        progress: Progress | None = None,
+    ) -> Places:
+        """The fullest next hops, with their destinations, by a scan."""
+        with self._snapshot():
+            return shape.hops(self._connection, limit, claimed, active, self._pace(progress))
 
     def totals(self, active: frozenset[Rid] = frozenset()) -> Totals:
         """The queue in figures, for `status`; what is leaving counts in `leaving` only."""
@@ -203,7 +298,7 @@ class Reader:
         if limit <= 0:
             return []
         with self._snapshot():
-            return past.history_page(self._connection, query, self._destinations(query), limit, after)
+            return past.history_page(self._connection, query, destinations_of(self._connection, query), limit, after)
 
     def history_of(self, id: int) -> Past:
         """What became of the recipients of a message, newest first."""
@@ -222,19 +317,10 @@ class Reader:
     def _attempts(self, id: int) -> tuple[AttemptRow, ...]:
         return tuple(map(attempt_of, self._connection.execute(ATTEMPTS_OF, (id,)).fetchall()))
 
-    def _destinations(self, query: Query) -> Interned | None:
-        """The interned destinations that the query names; None if it names none."""
-        if query.destinations is None:
-            return None
-        found: set[int] = set()
-        for domains in query.destinations:
-            sql = DESTINATIONS_LIKE if domains.pattern else DESTINATION_NAMED
-            found.update(row[0] for row in self._connection.execute(sql, (domains.text,)).fetchall())
-        return sorted(found)
-
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
         """One moment of the database for all statements of a call, and the call's deadline."""
+        self._interrupted = False
         self._until = None if self._deadline is None else self._monotonic() + self._deadline
         self._connection.execute("BEGIN")
         try:
@@ -251,16 +337,47 @@ class Reader:
                 except sqlite3.OperationalError:  # an interrupt that came late has stopped it
                     self._connection.execute("ROLLBACK")
 
+    def _recent(self, what: str, compute: Callable[[], T]) -> T:
+        """What was computed a moment ago, or computed now.
+
+        Counters are many where a long queue has many destinations and ages: 0.2 s. Who asks again and again may be
+        told what was true up to RECENT times as long ago as the answer took: so it costs a few percent of the time.
+        """
+        began = self._monotonic()
+        held = self._computed.get(what)
+        if held is not None and began < held[0]:
+            return cast("T", held[1])
+        value = compute()
+        ended = self._monotonic()
+        self._computed[what] = (ended + RECENT * (ended - began), value)
+        return value
+
+    def _pace(self, progress: Progress | None) -> Callable[[int], None]:
+        """What a scan calls between two windows: the moment ends, another one begins."""
+        looked = of = 0
+
+        def pace(looked_at: int) -> None:
+            nonlocal looked, of
+            if progress is not None and not of:
+                of = counting.recipients(self._connection)
+            self._connection.execute("ROLLBACK").close()
+            if self._interrupted or self._late():
+                raise self._stopped()
+            looked = min(looked + looked_at, of)
+            if progress is not None:
+                progress(looked, of)
+            self._connection.execute("BEGIN").close()
+
+        return pace
+
     def _late(self) -> bool:
         return self._until is not None and self._monotonic() > self._until
 
-    def _check(self) -> None:
-        if self._late():
-            raise self._stopped()
-
     def _stopped(self) -> QueryTimeout:
         if self._late():
-            return QueryTimeout(f"the query took more than {self._deadline:g} s; narrow it by id:, dest: or state:")
+            return QueryTimeout(
+                f"the query took more than {self._deadline:g} s; narrow it by id:, dest:, to:, from: or age"
+            )
         return QueryTimeout("the query was stopped")
 
 

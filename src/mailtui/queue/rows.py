@@ -149,11 +149,11 @@ FROM attempts WHERE message = ? ORDER BY seq
 
 # History under the names of the queue's columns, so that a term's SQL serves both.
 PAST = """
-SELECT seq, message, ordinal, sender, address, subject, message_id, name, result, at, arrived, host, last_code,
+SELECT seq, message, ordinal, sender, address, subject, message_id, name, result, at, arrived, last_host, last_code,
        last_enhanced, last_reply, remote_id, attempts, tls
 FROM (SELECT seq, message, ordinal, destination, result, at, arrived, code AS last_code, attempts, sender,
-             recipient AS address, subject, message_id, host, enhanced AS last_enhanced, reply AS last_reply,
-             remote_id, tls
+             recipient AS address, subject, message_id, host AS last_host, enhanced AS last_enhanced,
+             reply AS last_reply, remote_id, tls
       FROM history) AS past
 LEFT JOIN domains ON domains.id = destination
 """

@@ -7,6 +7,8 @@ crash. Called on the event loop; all database work happens in the writer thread 
 
 import asyncio
 import contextlib
+import errno
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -17,12 +19,15 @@ from typing import Any, TypeVar
 
 from mailtui.clock import Clock
 from mailtui.ids import IdSource
-from mailtui.model import Claimed, Message, Recipient, Reply, Settled, SmtpError
-from mailtui.queue import claims
-from mailtui.queue.database import PAGE_SIZE, StoreError, open_writer, take_lock
+from mailtui.model import Claimed, Control, Message, Recipient, Reply, Settled, SmtpError
+from mailtui.queue import actions, claims, operations
+from mailtui.queue.actions import Acted, Action, Leaving
+from mailtui.queue.backup import write_backup
+from mailtui.queue.database import LOCK_PATIENCE, PAGE_SIZE, StoreError, open_writer, take_lock
+from mailtui.queue.operations import Operation, Order, Rid
 from mailtui.queue.read import Reader
 from mailtui.queue.spool import Spool, SpoolFile
-from mailtui.queue.tables import history, journal, messages
+from mailtui.queue.tables import controls, history, journal, messages
 from mailtui.queue.transaction import Transaction, VoidClaim
 from mailtui.queue.writer import Job, Writer, housekeeping
 
@@ -48,6 +53,7 @@ class Store:
         self.committed: Callable[[Message], None] = lambda message: None
         self.dropped: Callable[[Message], None] = lambda message: None  # admitted, but not committed
         self.on_fatal: Callable[[BaseException], None] = lambda error: None
+        self.intake_paused: Callable[[], bool] = lambda: False
         self.on_void: Callable[[str], None] = lambda text: None  # a settlement named a claim that is not ours
         self.free_disk = free_disk
         self.owner = 0
@@ -57,6 +63,7 @@ class Store:
         self._scan = ThreadPoolExecutor(1, "scan")
         self._readers: dict[str, Reader] = {}
         self._disk_at = -DISK_CHECK
+        self._reserved = False  # the reserve is there, or cannot be: new mail does not eat it up
         self._free = 0
         self._free_pages = 0
 
@@ -66,7 +73,7 @@ class Store:
         """Take the lock, bring the schema up to date, void what an earlier relay held. Raises StoreError."""
         try:
             self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = take_lock(self.state_dir)
+            self._lock = take_lock(self.state_dir, patience=LOCK_PATIENCE)
         except OSError as error:
             raise self._unusable(error) from error
         try:
@@ -90,9 +97,14 @@ class Store:
             self.ids = IdSource(_meta(conn, messages.LAST_ID))
             self.owner = _meta(conn, messages.OWNER) + 1
             self.interrupted = claims.take_over(conn, self.owner, self.clock.now())
+            self.interrupted_operations = operations.recover(conn, self.clock.now())
             self.missing_bodies = self.spool.reconcile({row[0] for row in conn.execute(messages.SPOOLED_IDS)})
             claims.hold_without_body(conn, self.missing_bodies)
             self.heads = claims.heads(conn)
+            self.controls = [
+                (kind, Control(name, since, until, reason, who, json.loads(value), version))
+                for kind, name, value, since, until, who, reason, version in conn.execute(controls.ALL)
+            ]
             self._free_pages = conn.execute("PRAGMA freelist_count").fetchone()[0] * PAGE_SIZE
         except BaseException as error:
             conn.close()
@@ -150,11 +162,15 @@ class Store:
 
     def refusal(self) -> SmtpError | None:
         """What new mail is answered while the store cannot take it; None if it can."""
+        if self.intake_paused():
+            return SmtpError(450, "4.3.2", "Not accepting mail now, try again later", "pause")
         monotonic = self.clock.monotonic()
         if monotonic - self._disk_at >= DISK_CHECK:
             self._disk_at = monotonic
             self._free = self.free_space()
-        if self.writer.full or self._free < self.free_disk:
+            if not self._reserved and not self.writer.full:
+                asyncio.get_running_loop().run_in_executor(self._executor, self._reserve, True)
+        if self.writer.full or not self._reserved or self._free < self.free_disk:
             return SmtpError(452, "4.3.1", "Insufficient system storage, try again later", "free-disk")
         return None
 
@@ -190,6 +206,12 @@ class Store:
                 future.set_exception(StoreError(f"cannot write the spool file: {error}"))
 
     def _submit(self, message: Message, future: asyncio.Future[None], spool: SpoolFile | None = None) -> None:
+        if not self._reserved:  # what is left of the disk is for settlements
+            if spool is not None:
+                spool.abandon()
+            if not future.done():
+                future.set_exception(StoreError("the queue's disk is full"))
+            return
         message.claimed = self.admit(message)
         owner = self.owner
 
@@ -289,6 +311,60 @@ class Store:
         row = (self.clock.now(), event, who, command, "", None, reason, text)
         self.writer.submit(Job(lambda tx: tx.conn.execute(journal.INSERT, row), _ignore))
 
+    # -- acting ------------------------------------------------------------------------------------------------------
+
+    def act(self, action: Action, rids: Sequence[Rid]) -> asyncio.Future[Acted]:
+        """Do it to parked recipients, at most 1,000 a call; one commit."""
+        now = self.clock.now()
+        return self.writer.call(lambda tx: actions.act(tx, action, rids, now))
+
+    def claim_leaving(self, count: int) -> asyncio.Future[list[Leaving]]:
+        """Claim about `count` recipients whose grace is over."""
+        now = self.clock.now()
+        return self.writer.call(lambda tx: actions.claim_leaving(tx, self.owner, now, count))
+
+    def next_leaving(self) -> asyncio.Future[float | None]:
+        """When the next grace ends; None if nothing is leaving."""
+        return self.writer.call(lambda tx: actions.next_leaving(tx.conn))
+
+    def begin_operation(self, order: Order) -> asyncio.Future[int]:
+        """Note an operation before its first chunk; its number."""
+        now = self.clock.now()
+        return self.writer.call(lambda tx: operations.begin_operation(tx, order, now))
+
+    def progress(self, number: int, *, delivered_before: int = 0, pending: int = 0) -> asyncio.Future[None]:
+        """Add to what an operation counts besides `done`."""
+        work = partial(operations.progress, number=number, delivered_before=delivered_before, pending=pending)
+        return self.writer.call(work, keep=True)
+
+    def end_operation(self, number: int) -> asyncio.Future[Operation]:
+        """Write the journal's line of an operation; with a full disk, as soon as there is room."""
+        now = self.clock.now()
+        return self.writer.call(lambda tx: operations.end_operation(tx, number, now), keep=True)
+
+    async def operations(self, limit: int = 50) -> list[Operation]:
+        """The latest operations, newest first."""
+        work = partial(operations.read_operations, self.state_dir, limit)
+        return await asyncio.get_running_loop().run_in_executor(self._read, work)
+
+    async def touched(self, number: int, after: Rid = (0, 0)) -> list[Rid]:
+        """A page of what an operation changed and no later one did; the next page is after its last."""
+        work = partial(operations.read_touched, self.state_dir, number, after)
+        return await asyncio.get_running_loop().run_in_executor(self._read, work)
+
+    # -- what operators set ------------------------------------------------------------------------------------------
+
+    def set_control(self, kind: str, control: Control) -> asyncio.Future[None]:
+        """Remember a pause, a suspension, a limit, a route."""
+        row = (
+            kind, control.name, json.dumps(dict(control.value)), control.since, control.until, control.who,
+            control.reason,
+        )  # fmt: skip
+        return self.writer.call(lambda tx: tx.conn.execute(controls.SET, row) and None)
+
+    def unset_control(self, kind: str, name: str) -> asyncio.Future[None]:
+        return self.writer.call(lambda tx: tx.conn.execute(controls.UNSET, (kind, name)) and None)
+
     # -- reading -----------------------------------------------------------------------------------------------------
 
     async def read(self, work: Callable[[Reader], T]) -> T:
@@ -309,6 +385,12 @@ class Store:
         """The octets of a spooled message (tests and small tools; delivery streams through `spool`)."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: list(self.spool.pieces(number)))
 
+    async def backup(self, target: Path, configuration: Path | None) -> int:
+        """Write a consistent copy beside the traffic; its size. Raises StoreError."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, write_backup, self.state_dir, target, configuration
+        )
+
     # -- housekeeping ------------------------------------------------------------------------------------------------
 
     def tidy(self, *, keep: float, rows: int, transcripts: float) -> None:
@@ -327,23 +409,28 @@ class Store:
 
         self.writer.submit(Job(work, pruned))
         self.writer.submit(Job(housekeeping, done))
-        if not self.writer.full and self.free_space() > 2 * RESERVE_BYTES:
-            asyncio.get_running_loop().run_in_executor(self._executor, self._reserve, True)
 
     def _reserve(self, keep: bool) -> None:
-        """Keep or release the reserve file; failing to keep it is no error."""
+        """Keep or release the reserve file. Without room for it, new mail is refused."""
         path = self.state_dir / "reserve"
-        with contextlib.suppress(OSError):
-            if not keep:
+        if not keep:
+            self._reserved = False
+            with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-            elif not path.exists() or path.stat().st_size < RESERVE_BYTES:
+            return
+        try:
+            if not path.exists() or path.stat().st_size < RESERVE_BYTES:
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
                     os.posix_fallocate(fd, 0, RESERVE_BYTES)
-                except OSError:
-                    path.unlink()  # half a reserve would take the last room from the queue
                 finally:
                     os.close(fd)
+            self._reserved = True
+        except OSError as error:
+            # Some file systems keep nothing aside: then there is no reserve, but mail.
+            self._reserved = error.errno not in (errno.ENOSPC, errno.EDQUOT)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)  # half a reserve would take the last room from the queue
 
 
 def _ignore(result: Any, error: BaseException | None) -> None:

@@ -1,11 +1,10 @@
 """The terms of QUERY (contract.md "QUERY"): one table entry each, from the text of a term to what it asks of the store.
 
-Promises: SQL is constant text and values are parameters; a term that cannot be understood raises `QueryError` with one
-line that says what is wrong and shows an example. To add a term, write one entry of `TERMS`.
+Promises: a term that cannot be understood raises `QueryError` with one line that says what is wrong and shows an
+example. To add a term, write one entry of `TERMS`.
 
-A fragment of SQL names columns without their table (`address`, `sender`, `last_code` ...). No two of `recipients` and
-`messages` share a name, and the history is read under the same names, so one text serves the queue and the history.
-Terms that an index can lead by (id, dest, state, age) leave no fragment but narrow the `Draft` itself.
+A term gives conditions that say it all, in the queue and in the history. Where an index leads, it gives `Lead`s too,
+or narrows the `Draft` itself (id, dest, state, age): then nothing else is looked at.
 """
 
 import re
@@ -13,7 +12,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from mailtui import ids
-from mailtui.events import escape
+from mailtui.queue.conditions import (
+    MESSAGES,
+    RECIPIENTS,
+    TRUE,
+    Condition,
+    Domains,
+    Lead,
+    QueryError,
+    any_of,
+    contains,
+    like,
+    matches,
+    shown,
+)
+from mailtui.queue.tables.messages import fingerprint
 
 # All states, and those that a query means when it names none: contract.md "Words", `leaving`.
 STATES = ("queued", "active", "deferred", "held", "leaving")
@@ -27,38 +40,8 @@ _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhdw])", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _CODE = re.compile(r"[245][0-9]{2}|[245][0-9]?\*")
 _ENHANCED = re.compile(r"[245*](?:\.(?:[0-9]{1,3}|\*)){1,2}")
-
-
-class QueryError(ValueError):
-    """A query that cannot be understood; the text is one line for the person who typed it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A constant piece of SQL with `?` for its values. TRUE ("1") matches everything."""
-
-    sql: str
-    values: tuple[str | int | float, ...] = ()
-
-
-TRUE = Condition("1")
-FALSE = Condition("0")
-
-
-@dataclass(frozen=True, slots=True)
-class Domains:
-    """Interned domains by name in canonical form, or by a LIKE pattern over such names."""
-
-    text: str
-    pattern: bool = False
-
-    def condition(self) -> Condition:
-        """Recipients whose destination is one of these."""
-        if self.pattern:
-            return Condition(
-                "destination IN (SELECT domains.id FROM domains WHERE domains.name LIKE ? ESCAPE '\\')", (self.text,)
-            )
-        return Condition("destination IN (SELECT domains.id FROM domains WHERE domains.name = ?)", (self.text,))
+_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)([kmg]?)b?", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -66,7 +49,8 @@ class Draft:
     """A query while its terms are read; all of it must hold.
 
     `rows` are (message, first ordinal, last ordinal); `after` and `before` bound the arrival (after <= arrived <
-    before, seconds since the epoch); `envelope` is set when a condition needs a column of `messages`.
+    before, seconds since the epoch). `past` are the conditions as the history takes them. `leads`: one entry a term
+    that an index leads; whatever it selects is in one of its stretches. `plain`: there are terms that no index leads.
     """
 
     now: float
@@ -77,18 +61,29 @@ class Draft:
     after: float | None = None
     before: float | None = None
     conditions: list[Condition] = field(default_factory=list)
-    envelope: bool = False
+    past: list[Condition] = field(default_factory=list)
+    leads: list[tuple[Lead, ...]] = field(default_factory=list)
+    plain: bool = False
 
-    def require(self, alternatives: Iterable[Condition], negated: bool) -> None:
-        """One of the alternatives must hold, or none of them."""
-        alternatives = tuple(alternatives)
-        if TRUE in alternatives:
-            if negated:
-                self.conditions.append(FALSE)
+    def require(
+        self,
+        alternatives: Iterable[Condition],
+        negated: bool,
+        *,
+        past: Iterable[Condition] | None = None,
+        leads: Iterable[Lead] = (),
+    ) -> None:
+        """One of the alternatives must hold, or none of them. `past`: how the history says it, if otherwise."""
+        condition = any_of(tuple(alternatives), negated)
+        if condition == TRUE:
             return
-        sql = " OR ".join(c.sql for c in alternatives)
-        values = tuple(v for c in alternatives for v in c.values)
-        self.conditions.append(Condition(f"NOT ({sql})" if negated else f"({sql})", values))
+        leads = tuple(leads)
+        self.conditions.append(condition)
+        self.past.append(condition if past is None else any_of(tuple(past), negated))
+        if leads and not negated:
+            self.leads.append(leads)
+        else:
+            self.plain = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,32 +108,6 @@ class Use:
 
     def error(self, value: str, what: str) -> QueryError:
         return QueryError(f"{self.name}{self.operator}{shown(value)}: {what}, for example {TERMS[self.name].example}")
-
-
-def shown(text: str) -> str:
-    """What somebody typed, fit for one line of an error."""
-    return escape(text if len(text) <= 60 else text[:59] + "…")
-
-
-def like(text: str) -> str:
-    """A LIKE pattern (ESCAPE '\\') for a text with `*` wildcards."""
-    text = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return re.sub(r"\*+", "%", text)
-
-
-def matches(column: str, text: str) -> Condition:
-    """The column is the text, whatever the case; `*` stands for anything.
-
-    SQLite folds ASCII only; a text beyond ASCII goes through `casefold`, which `read.Reader` provides.
-    """
-    if text.isascii():
-        if "*" in text:
-            return Condition(f"{column} LIKE ? ESCAPE '\\'", (like(text),))
-        return Condition(f"{column} = ? COLLATE NOCASE", (text,))
-    text = text.casefold()
-    if "*" in text:
-        return Condition(f"casefold({column}) LIKE ? ESCAPE '\\'", (like(text),))
-    return Condition(f"casefold({column}) = ?", (text,))
 
 
 def _canonical(domain: str, use: Use, value: str) -> Domains:
@@ -169,10 +138,16 @@ def _a_label(domain: str, use: Use, value: str) -> str:
         raise use.error(value, f"not a domain ({shown(str(error))})") from None
 
 
-def _bare(value: str) -> str:
-    """An address without what people paste around it."""
+def _unquoted(value: str) -> str:
+    """A value without the quotes that keep its blanks and commas together."""
     if len(value) > 1 and value[0] == value[-1] == '"':
-        value = value[1:-1].replace('\\"', '"')
+        return re.sub(r"\\(.)", r"\1", value[1:-1], flags=re.DOTALL)
+    return value
+
+
+def _bare(value: str) -> str:
+    """An address or identifier without what people paste around it."""
+    value = _unquoted(value)
     if len(value) > 2 and value[0] == "<" and value[-1] == ">":
         value = value[1:-1]
     return value
@@ -182,6 +157,7 @@ def _to(draft: Draft, use: Use) -> None:
     """Led by destination when every alternative names its domain: `@domain`, `ann@domain`, `ann*@domain`."""
     domains: list[Domains] = []
     conditions: list[Condition] = []
+    leads: list[Lead] = []
     whole = True  # the domains say it all
     for value in use.values:
         address = _bare(value)
@@ -197,12 +173,25 @@ def _to(draft: Draft, use: Use) -> None:
                 whole = False
                 narrower = _local(local)
                 condition = Condition(f"({condition.sql} AND {narrower.sql})", condition.values + narrower.values)
+                if _one_spelling(address):
+                    leads.append(Lead("address", value=fingerprint(address.removesuffix("."))))
             conditions.append(condition)
     led = not use.negated and draft.destinations is None and len(domains) == len(use.values)
     if led:
         draft.destinations = domains
-    if not (led and whole):
-        draft.require(conditions, use.negated)
+    if led and whole:
+        return
+    exact = len(leads) == len(use.values)
+    if exact and not use.negated:
+        keys = tuple(lead.value for lead in leads)
+        draft.conditions.append(Condition(f"+address_hash IN ({','.join('?' * len(keys))})", keys))
+    draft.require(conditions, use.negated, past=conditions, leads=leads if exact else ())
+
+
+def _one_spelling(address: str) -> bool:
+    """Whether all spellings of an address have one fingerprint: no wildcard, no international name, no literal."""
+    domain = address.rpartition("@")[2].lower()
+    return address.isascii() and "*" not in address and domain[0] != "[" and "xn--" not in domain
 
 
 def _local(local: str) -> Condition:
@@ -223,23 +212,54 @@ def _dest(draft: Draft, use: Use) -> None:
 
 def _from(draft: Draft, use: Use) -> None:
     conditions: list[Condition] = []
+    past: list[Condition] = []
+    leads: list[Lead] = []
+    keys: list[int] = []
     for value in use.values:
         sender = _bare(value)
         local, at, domain = sender.rpartition("@")
         if sender == "*":
             conditions.append(TRUE)
+            past.append(TRUE)
         elif sender == "<>":
-            conditions.append(Condition("sender = ''"))
-        elif at:
-            if not domain:
-                raise use.error(value, "a domain is missing")
+            conditions.append(Condition("sender_hash = 0 AND sender_domain = 0"))
+            past.append(Condition("sender = ''", of=MESSAGES))
+            leads.append(Lead("sender"))
+            keys.append(0)
+        elif not at:
+            conditions.append(matches("sender", sender, MESSAGES))
+            past.append(conditions[-1])
+        elif not domain:
+            raise use.error(value, "a domain is missing")
+        else:
             # Senders are kept as received, so a U-label may stand in either form.
             forms = {domain} if domain.isascii() or "*" in domain else {domain, _a_label(domain, use, value)}
-            conditions += [matches("sender", f"{local or '*'}@{form}") for form in sorted(forms)]
-        else:
-            conditions.append(matches("sender", sender))
-    draft.envelope = True
-    draft.require(conditions, use.negated)
+            spelled = [matches("sender", f"{local or '*'}@{form}", MESSAGES) for form in sorted(forms)]
+            past += spelled
+            if not domain.isascii() or "*" in domain or (local not in ("", "*") and not sender.isascii()):
+                conditions += spelled
+            elif local in ("", "*"):
+                conditions.append(Domains(domain.lower()).condition("sender_domain"))
+                leads.append(Lead("senders", domain.lower()))
+            else:
+                conditions += spelled
+                if "*" not in local:
+                    keys.append(fingerprint(sender))
+                    leads.append(Lead("sender", domain.lower(), keys[-1]))
+    if len(keys) == len(use.values) and not use.negated:
+        draft.conditions.append(Condition(f"+sender_hash IN ({','.join('?' * len(keys))})", tuple(keys)))
+    draft.require(conditions, use.negated, past=past, leads=leads if len(leads) == len(use.values) else ())
+
+
+def _hop(draft: Draft, use: Use) -> None:
+    """A next hop by its name. The name of a site holds commas: it is an alternative as a whole too."""
+    names = [_bare(value).lower() for value in use.values]
+    if len(names) > 1:
+        names.append(",".join(names))
+    patterns = [Domains(like(name), pattern=True) if "*" in name else Domains(name) for name in names]
+    exact = all(not pattern.pattern for pattern in patterns)
+    leads = [Lead("hop", name) for name in names] if exact else ()
+    draft.require((p.condition("hop") for p in patterns), use.negated, leads=leads)
 
 
 def _state(draft: Draft, use: Use) -> None:
@@ -254,20 +274,88 @@ def _state(draft: Draft, use: Use) -> None:
         draft.states = named if draft.states is None else draft.states & named
 
 
-def _age(draft: Draft, use: Use) -> None:
-    """Alternatives of one operator are half-lines: the widest is their union."""
+def _seconds(use: Use) -> list[float]:
     seconds: list[float] = []
     for value in use.values:
         match = _DURATION.fullmatch(value)
         if match is None:
             raise use.error(value, "a duration is a number and a unit (s m h d w)")
         seconds.append(float(match[1]) * _SECONDS[match[2].lower()])
+    return seconds
+
+
+def _age(draft: Draft, use: Use) -> None:
+    """Alternatives of one operator are half-lines: the widest is their union."""
+    seconds = _seconds(use)
     older = use.operator == ">"
     moment = draft.now - (min(seconds) if older else max(seconds))
     if older != use.negated:
         draft.before = moment if draft.before is None else min(draft.before, moment)
     else:
         draft.after = moment if draft.after is None else max(draft.after, moment)
+
+
+def _due(draft: Draft, use: Use) -> None:
+    """When the next attempt is; what has none (held, leaving) is neither early nor late."""
+    seconds = _seconds(use)
+    later = use.operator == ">"
+    moment = draft.now + (min(seconds) if later else max(seconds))
+    if use.negated:
+        draft.require([Condition(f"(due IS NULL OR due {'<=' if later else '>='} ?)", (moment,))], False)
+    else:
+        lead = Lead("due_after" if later else "due_before", value=moment)
+        draft.require([Condition("due > ?" if later else "due < ?", (moment,))], False, leads=[lead])
+
+
+def _size(draft: Draft, use: Use) -> None:
+    """Of the message, in octets."""
+    sizes: list[float] = []
+    for value in use.values:
+        match = _SIZE.fullmatch(value)
+        if match is None:
+            raise use.error(value, "a size is a number of octets, with K, M or G for powers of 1024")
+        sizes.append(float(match[1]) * _SIZES[match[2].lower()])
+    sql = "size > ?" if use.operator == ">" else "size < ?"
+    draft.require((Condition(sql, (size,), MESSAGES) for size in sizes), use.negated)
+
+
+def _msgid(draft: Draft, use: Use) -> None:
+    """With or without the angle brackets that belong to it."""
+    conditions: list[Condition] = []
+    leads: list[Lead] = []
+    keys: list[int] = []
+    for value in use.values:
+        inner = _bare(value)
+        for text in (f"<{inner}>", inner):
+            conditions.append(matches("message_id", text, MESSAGES))
+            if text.isascii() and "*" not in text:
+                keys.append(fingerprint(text))
+                leads.append(Lead("msgid", value=keys[-1]))
+    exact = len(leads) == len(conditions)
+    if exact and not use.negated:
+        draft.conditions.append(Condition(f"+msgid_hash IN ({','.join('?' * len(keys))})", tuple(keys)))
+    draft.require(conditions, use.negated, leads=leads if exact else ())
+
+
+def _words_of(column: str, of: str = RECIPIENTS) -> Callable[[Draft, Use], None]:
+    """Text that stands somewhere in the column."""
+
+    def apply(draft: Draft, use: Use) -> None:
+        draft.require((contains(column, _unquoted(value), of) for value in use.values), use.negated)
+
+    return apply
+
+
+def _text_of(column: str, of: str = RECIPIENTS) -> Callable[[Draft, Use], None]:
+    """The column as a whole, `*` stands for anything; alone, for anything but nothing."""
+
+    def condition(text: str) -> Condition:
+        return Condition(f"{column} != ''", of=of) if text == "*" else matches(column, text, of)
+
+    def apply(draft: Draft, use: Use) -> None:
+        draft.require((condition(_unquoted(value)) for value in use.values), use.negated)
+
+    return apply
 
 
 def _id(draft: Draft, use: Use) -> None:
@@ -314,10 +402,21 @@ TERMS = {
         Term("to", ":", "to:ann@example.com", _to),
         Term("from", ":", "from:@example.com", _from),
         Term("dest", ":", "dest:example.com", _dest),
+        Term("hop", ":", "hop:mx.example.com", _hop, past=False),
         Term("state", ":", "state:held", _state, past=False),
         Term("age", "<>", "age>4h", _age),
+        Term("size", "<>", "size>1M", _size, past=False),
         Term("tries", ":<>", "tries>3", _tries),
+        Term("due", "<>", "due<5m", _due, past=False),
         Term("code", ":", "code:4.7.*", _code),
+        Term("reply", ":", 'reply:"mailbox full"', _words_of("last_reply")),
+        Term("subject", ":", 'subject:"invoice"', _words_of("subject", MESSAGES)),
+        Term("msgid", ":", "msgid:1@example.com", _msgid),
+        Term("host", ":", "host:mx1.example.com", _text_of("last_host")),
+        Term("route", ":", "route:smtp*", _text_of("route"), past=False),
+        Term("user", ":", "user:ann", _text_of("user", MESSAGES), past=False),
+        Term("client", ":", "client:192.0.2.*", _text_of("client", MESSAGES), past=False),
+        Term("listener", ":", "listener:submission", _text_of("listener", MESSAGES), past=False),
         Term("id", ":", "id:" + ids.encode(0), _id),
     )
 }

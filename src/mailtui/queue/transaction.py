@@ -4,8 +4,10 @@ Promises: within a batch, inserts come before deletes, and counters and totals c
 count. Used by the writer thread only.
 """
 
+import json
 import sqlite3
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 from mailtui.model import Envelope, Message, Recipient, State
@@ -56,9 +58,9 @@ class Transaction:
         self._recipients: list[Row] = []
         self._history: list[Row] = []
         self._attempts: list[Row] = []
-        self._gone_recipients: list[Row] = []
-        self._gone_messages: list[Row] = []
-        self._gone_bodies: list[Row] = []
+        self._gone_recipients: dict[int, list[tuple[int, int]]] = {}  # by claim
+        self._gone_messages: list[int] = []
+        self._gone_bodies: list[int] = []
         self._maybe_gone: list[tuple[int, int, Callable[[], None] | None]] = []
         self._counters: dict[tuple[int, int, int], int] = {}
         self._message_count = 0
@@ -107,7 +109,7 @@ class Transaction:
 
     def remove(self, message: int, r: Recipient, owner: int, arrived: float) -> None:
         """Take a claimed recipient out of the queue."""
-        self._gone_recipients.append((message, r.ordinal, owner))
+        self._gone_recipients.setdefault(owner, []).append((message, r.ordinal))
         self.count(self.domains.id(r.destination), r.state, arrived, -1)
 
     def remove_message(self, message: int, size: int, *, whole: bool, unlink: Callable[[], None] | None) -> None:
@@ -115,9 +117,9 @@ class Transaction:
 
         `unlink` removes its spool file after the commit (None: the body is a row)."""
         if whole:
-            self._gone_messages.append((message,))
+            self._gone_messages.append(message)
             if unlink is None:
-                self._gone_bodies.append((message,))
+                self._gone_bodies.append(message)
             else:
                 self.after.append(unlink)
             self._message_count -= 1
@@ -138,32 +140,27 @@ class Transaction:
     # -- what the writer calls ---------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write everything gathered."""
-        many = self.conn.executemany
+        """Write everything gathered, in as few statements as may be: each one hands the interpreter to and fro."""
+        run = self.conn.execute
         if self._messages:
-            many(messages.INSERT_MESSAGE, self._messages)
-            many(messages.INSERT_RECIPIENT, self._recipients)
-            if self._bodies:
-                many(messages.INSERT_BODY, self._bodies)
-            self.conn.execute(messages.RAISE_META, (messages.LAST_ID, self._last_id))
-        if self._attempts:
-            many(attempts.INSERT, self._attempts)
-        if self._history:
-            many(history.INSERT, self._history)
-        if self._gone_recipients:
-            gone = many(messages.DELETE_RECIPIENT, self._gone_recipients).rowcount
-            if gone != len(self._gone_recipients):
-                raise VoidClaim(f"{len(self._gone_recipients) - gone} settlements name a claim that is not theirs")
+            _insert(self.conn, _MESSAGES, self._messages)
+            _insert(self.conn, _RECIPIENTS, self._recipients)
+            _insert(self.conn, _BODIES, self._bodies)
+        _insert(self.conn, _ATTEMPTS, self._attempts)
+        _insert(self.conn, _HISTORY, self._history)
+        for owner, gone in self._gone_recipients.items():
+            if run(messages.DELETE_RECIPIENTS, (owner, json.dumps(gone))).rowcount != len(gone):
+                raise VoidClaim("a settlement names a claim that is not its own")
         if self._gone_messages:
-            many(messages.DELETE_MESSAGE, self._gone_messages)
+            run(messages.DELETE_MESSAGES, (json.dumps(self._gone_messages),))
             if self._gone_bodies:
-                many(messages.DELETE_BODY, self._gone_bodies)
+                run(messages.DELETE_BODIES, (json.dumps(self._gone_bodies),))
         for number, size, unlink in self._maybe_gone:
-            left = self.conn.execute(messages.HAS_RECIPIENTS, (number,)).fetchone()
-            if left is None and self.conn.execute(messages.DELETE_MESSAGE, (number,)).rowcount:
+            left = run(messages.HAS_RECIPIENTS, (number,)).fetchone()
+            if left is None and run(messages.DELETE_MESSAGE, (number,)).rowcount:
                 self._message_count -= 1
                 self._bytes -= size
-                self.conn.execute(messages.DELETE_BODY, (number,))
+                run(messages.DELETE_BODY, (number,))
                 if unlink is not None:
                     self.after.append(unlink)
         for (_, state, slot), change in list(self._counters.items()):
@@ -171,9 +168,32 @@ class Transaction:
             self._counters[key] = self._counters.get(key, 0) + change
         changed = [(*key, change) for key, change in self._counters.items() if change]
         if changed:
-            many(messages.ADD_COUNTER, changed)
-        if self._message_count or self._bytes:
-            many(messages.ADD_META, ((messages.MESSAGES, self._message_count), (messages.BYTES, self._bytes)))
+            run(messages.ADD_COUNTERS, (json.dumps(changed),))
+        if self._messages or self._message_count or self._bytes:
+            run(messages.COUNT_BATCH, (self._last_id, self._message_count, self._bytes))
+
+
+# Rows of one INSERT: a statement for every number up to this, so that the usual batch takes one statement a table.
+MAX_ROWS = 16
+
+
+def _bulk(single: str) -> tuple[str, ...]:
+    """An INSERT of one row as INSERTs of 1, 2, ... MAX_ROWS rows."""
+    head, row = single.strip().split("VALUES ")
+    return tuple(f"{head}VALUES {', '.join([row] * count)}" for count in range(1, MAX_ROWS + 1))
+
+
+_MESSAGES = _bulk(messages.INSERT_MESSAGE)
+_BODIES = _bulk(messages.INSERT_BODY)
+_RECIPIENTS = _bulk(messages.INSERT_RECIPIENT)
+_ATTEMPTS = _bulk(attempts.INSERT)
+_HISTORY = _bulk(history.INSERT)
+
+
+def _insert(conn: sqlite3.Connection, statements: tuple[str, ...], rows: list[Row]) -> None:
+    for i in range(0, len(rows), MAX_ROWS):
+        some = rows[i : i + MAX_ROWS]
+        conn.execute(statements[len(some) - 1], list(chain.from_iterable(some)))
 
 
 class VoidClaim(Exception):

@@ -89,8 +89,8 @@ class Writer:
         self.waiting += job.size
         self._jobs.put(job)
 
-    def call(self, work: Work) -> asyncio.Future[Any]:
-        """Run `work` in a transaction; its result after the commit."""
+    def call(self, work: Work, *, keep: bool = False) -> asyncio.Future[Any]:
+        """Run `work` in a transaction; its result after the commit. `keep`: a full disk delays it, no more."""
         future: asyncio.Future[Any] = self._loop.create_future()
 
         def done(result: Any, error: BaseException | None) -> None:
@@ -100,8 +100,15 @@ class Writer:
                 else:
                     future.set_exception(error)
 
-        self.submit(Job(work, done))
+        self.submit(Job(work, done, keep=keep))
         return future
+
+    def _checkpoint(self) -> None:
+        """At the end of the thread: the database file is whole without its log."""
+        try:
+            self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error:
+            pass  # the next relay reads the log
 
     def stop(self) -> None:
         """Commit what is waiting and end the thread; blocks until it has."""
@@ -117,6 +124,7 @@ class Writer:
                 batch = self._collect()
                 if batch or self.full:
                     self._write(batch)
+            self._checkpoint()
             self._conn.close()
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
@@ -230,11 +238,20 @@ class Writer:
         """The disk is full: settlements are kept for later, everything else is refused now."""
         self.full = True
         self.on_full()
+        self._shorten_wal()
         refused = [job for job in batch if not job.keep or self._stopping]
         self._kept = [job for job in batch if job.keep and not self._stopping]
         for job in refused:
             job.error = StoreError(f"the queue cannot be written now: {error}")
         self._loop.call_soon_threadsafe(self._resolve, refused)
+
+    def _shorten_wal(self) -> None:
+        """Copy the WAL back and cut it off: what it took of the disk is room for settlements."""
+        try:
+            self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in FATAL:
+                raise
 
     def _resolve(self, batch: list[Job]) -> None:
         """On the loop: everybody of the batch hears."""

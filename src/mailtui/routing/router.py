@@ -7,7 +7,7 @@ Promises: `cached` does no I/O and costs microseconds; `plan` never raises for D
 import asyncio
 import ipaddress
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,16 @@ from mailtui.routing.mx import (
 )
 from mailtui.routing.plan import endpoint, order, plan_json
 from mailtui.routing.resolver import Resolver
-from mailtui.routing.routes import Hop, Route, RouteTable, parse_target, route_of, unsupported
+from mailtui.routing.routes import (
+    Hop,
+    Route,
+    RouteRow,
+    RouteTable,
+    parse_match,
+    parse_target,
+    route_of,
+    unsupported,
+)
 from mailtui.settings import Settings
 
 __all__ = ["Router", "order", "plan_json"]
@@ -54,12 +63,24 @@ class Router:
         *,
         hosts_file: Path = HOSTS_FILE,
     ) -> None:
-        delivery = settings.delivery
         self._clock = clock
         self._resolver = resolver
         self._hosts_file = HostsFile(hosts_file)
-        self._table = RouteTable(route_of(row) for row in settings.route)
+        self._listeners = listeners
+        self._table = RouteTable()
         self._smarthost: Route | None = None
+        self._given_targets: dict[str, Route] = {}
+        # Plans and, for a way that is the same for every destination, that way; with the monotonic time of their end.
+        self._plans: dict[tuple[Route | None, str], tuple[Plan, float]] = {}
+        self._ways: dict[Route, tuple[Plan, float]] = {}
+        self.use(settings)
+
+    def use(self, settings: Settings, live: Iterable[RouteRow] = ()) -> None:
+        """Route by these settings from now on; a live row beats the file's of the same match. ValueError as above."""
+        delivery = settings.delivery
+        rows = {str(parse_match(row.match)): row for row in (*settings.route, *live)}
+        self._table = RouteTable(route_of(row) for row in rows.values())
+        self._smarthost = None
         if delivery.smarthost:
             self._smarthost = Route("", parse_target(delivery.smarthost), "smarthost", delivery.smarthost_auth)
         own_names = [settings.hostname, *delivery.own_names]
@@ -67,28 +88,28 @@ class Router:
             delivery.port,
             delivery.port,
             delivery.prefer,
-            Ourselves(own_names, delivery.own_addresses, listeners),
+            Ourselves(own_names, delivery.own_addresses, self._listeners),
             tuple(delivery.allow_networks),
         )
-        # Plans and, for a way that is the same for every destination, that way; with the monotonic time of their end.
-        self._plans: dict[tuple[Route | None, str], tuple[Plan, float]] = {}
-        self._ways: dict[Route, tuple[Plan, float]] = {}
+        self.forget()
 
-    def cached(self, address: str, destination: str, sender: str) -> Plan | None:
-        """The plan if it is known or needs no look-up; None if `plan` must be awaited. `sender` "" is <>."""
-        route = self._find(address, destination, sender)
+    def cached(self, address: str, destination: str, sender: str, target: str = "") -> Plan | None:
+        """The plan if it is known or needs no look-up; None if `plan` must be awaited. `sender` "" is <>.
+
+        `target`: where an operator sent this recipient (`reroute`), whatever the table says."""
+        route = self._operators(target) if target else self._find(address, destination, sender)
         held = self._plans.get((route, destination))
         if held is not None and self._clock.monotonic() < held[1]:
             return held[0]
         plan = self._without_asking(route, destination)
         return None if plan is None else self._keep(route, destination, plan)
 
-    async def plan(self, address: str, destination: str, sender: str) -> Plan:
-        """The plan of a recipient; of a domain alone if `address` is ""."""
-        known = self.cached(address, destination, sender)
+    async def plan(self, address: str, destination: str, sender: str, target: str = "") -> Plan:
+        """The plan of a recipient; of a domain alone if `address` is "". `target` as for `cached`."""
+        known = self.cached(address, destination, sender, target)
         if known is not None:
             return known
-        route = self._find(address, destination, sender)
+        route = self._operators(target) if target else self._find(address, destination, sender)
         if route is None:
             plan = await mx_plan(self._resolver, self._clock, destination, self._rules)
         else:
@@ -99,6 +120,15 @@ class Router:
         """Drop every kept plan: the listeners or the DNS have changed."""
         self._plans.clear()
         self._ways.clear()
+
+    def _operators(self, target: str) -> Route:
+        """The route of a target that an operator gave; the target is its match, so that it stays with the recipient."""
+        route = self._given_targets.get(target)
+        if route is None:
+            if len(self._given_targets) >= MAX_PLANS:
+                self._given_targets.clear()
+            route = self._given_targets[target] = Route(target, parse_target(target))
+        return route
 
     def _find(self, address: str, destination: str, sender: str) -> Route | None:
         if not self._table.routes:

@@ -134,7 +134,12 @@ INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 """
 DELETE_MESSAGE = "DELETE FROM messages WHERE id = ?"
 DELETE_BODY = "DELETE FROM bodies WHERE id = ?"
-DELETE_RECIPIENT = "DELETE FROM recipients WHERE message = ? AND ordinal = ? AND claim = ?"
+# Many at once, as JSON: [id, ...], and [[message, ordinal], ...] of one claim.
+DELETE_MESSAGES = "DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))"
+DELETE_BODIES = "DELETE FROM bodies WHERE id IN (SELECT value FROM json_each(?))"
+DELETE_RECIPIENTS = """
+DELETE FROM recipients WHERE claim = ? AND (message, ordinal) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))
+"""
 HAS_RECIPIENTS = "SELECT 1 FROM recipients WHERE message = ? LIMIT 1"
 COUNT_RECIPIENTS = "SELECT count(*) FROM (SELECT 1 FROM recipients WHERE message = ? LIMIT 2)"
 
@@ -154,13 +159,16 @@ PARK_RECIPIENT = "UPDATE recipients SET claim = 0, due = ? WHERE message = ? AND
 CLAIM_RECIPIENT = "UPDATE recipients SET claim = ? WHERE message = ? AND ordinal = ?"
 
 # Claiming: one index seek a submitter and a row (`parked_by_submitter`), never a walk over what is not taken.
+# `likely` keeps the planner from seeking by the range `state < 2`, which is for the partial index's sake: it would
+# sort all rows of the destination.
 NEXT_SUBMITTER = """
 SELECT submitter FROM recipients INDEXED BY parked_by_submitter
-WHERE claim = 0 AND state < 2 AND destination = ? AND state = ? AND submitter > ? ORDER BY submitter LIMIT 1
+WHERE claim = 0 AND likely(state < 2) AND destination = ? AND state = ? AND submitter > ? ORDER BY submitter LIMIT 1
 """
 DUE_OF_SUBMITTER = """
 SELECT message FROM recipients INDEXED BY parked_by_submitter
-WHERE claim = 0 AND state < 2 AND destination = ? AND state = ? AND submitter = ? AND due <= ? ORDER BY due LIMIT ?
+WHERE claim = 0 AND likely(state < 2) AND destination = ? AND state = ? AND submitter = ? AND due <= ?
+ORDER BY due LIMIT ?
 """
 DUE_FIRST = """
 SELECT message FROM recipients INDEXED BY parked_by_destination
@@ -168,7 +176,7 @@ WHERE claim = 0 AND destination = ? AND due <= ? ORDER BY due LIMIT ?
 """
 DUE_OF_MESSAGE = """
 SELECT ordinal, state, due, expires, attempts, interruptions, warned, last_code, address, submitter, notify, orcpt,
-  held_by, last_enhanced, last_reply, last_host
+  held_by, last_enhanced, last_reply, last_host, route
 FROM recipients WHERE message = ? AND claim = 0 AND state < 2 AND destination = ? AND due <= ? ORDER BY ordinal
 """
 OVERDUE = """
@@ -216,11 +224,20 @@ ON CONFLICT DO UPDATE SET recipients = recipients + excluded.recipients
 """
 # Writes a page and changes nothing: is there room on the disk again?
 PROBE = "UPDATE meta SET value = value WHERE key = 'owner'"
+# Many at once, as JSON: [[destination, state, slot, change], ...].
+ADD_COUNTERS = """
+INSERT INTO counters SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?) WHERE TRUE
+ON CONFLICT DO UPDATE SET recipients = recipients + excluded.recipients
+"""
 DROP_ZERO_COUNTERS = "DELETE FROM counters WHERE recipients = 0"
 GET_META = "SELECT value FROM meta WHERE key = ?"
 SET_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
-RAISE_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)"
 ADD_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value"
+# The end of every batch: the highest id, and how the totals change.
+COUNT_BATCH = """
+INSERT INTO meta VALUES ('last_id', ?), ('messages', ?), ('bytes', ?) ON CONFLICT DO UPDATE SET
+  value = CASE key WHEN 'last_id' THEN max(value, excluded.value) ELSE value + excluded.value END
+"""
 
 # At the end: is anything claimed still? (A walk over the table, so that the next start needs none.)
 ANY_CLAIMED = "SELECT 1 FROM recipients WHERE claim != 0 LIMIT 1"

@@ -1,0 +1,1 @@
+"""One message on a screen: why it is still here, its way, its attempts, what it says."""

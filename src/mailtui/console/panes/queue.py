@@ -1,0 +1,464 @@
+"""The Queue pane: a frozen set of the queue in a table, what binds the row under the cursor, and the verbs on it.
+
+Promises: what is marked is what is acted on (rids, or the set itself); a set that is taken again keeps the cursor on
+its row and the marks on theirs, and says what has left; a filter is always shown, and a wrong one changes nothing.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+from urllib.parse import quote
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.timer import Timer
+from textual.widget import Widget
+
+from mailtui.console import words
+from mailtui.console.message.facts import Facts
+from mailtui.console.message.past import PastScreen
+from mailtui.console.message.screen import MessageScreen
+from mailtui.console.panes.frozen import FrozenSet, nearest, still_there, take
+from mailtui.console.present.about import PAST, About, empty_line, title_line
+from mailtui.console.present.rows import WIDE, QueueFace, cursor_lines, sort_words
+from mailtui.console.present.text import shorten
+from mailtui.console.present.why import card
+from mailtui.console.widgets.lines import Lines
+from mailtui.console.widgets.pages import Row
+from mailtui.console.widgets.queue_table import QueueTable
+from mailtui.control.clean import clean
+from mailtui.control.errors import VerbError
+
+if TYPE_CHECKING:
+    from mailtui.console.app import Console
+
+# Rows on the screen are read again this often, in seconds, while the pane is seen; it also keeps the relay's set alive.
+RENEW = 2.0
+
+# A followed list is taken again at most this often, in seconds, and takes at most a twentieth of the relay's time.
+FOLLOW, FOLLOW_SHARE = 3.0, 20.0
+
+# The card waits until the cursor rests, in seconds: a key held down asks for nothing.
+REST = 0.12
+
+# The card of a row that is looked at is read again this often, in seconds.
+CARD = 5.0
+
+# Marks whose places in a new set are asked for one by one; those of more are learnt when they are seen.
+PLACED = 20
+
+
+class QueuePane(Widget, can_focus=False):
+    """Panes are told by the frame when to `tick`; see `console/app.py`."""
+
+    SCOPE = "queue"
+    DEFAULT_CSS = """
+    QueuePane { layout: vertical; height: 1fr; }
+    QueuePane > #queue-title { height: 1; }
+    QueuePane > Horizontal { height: 1fr; }
+    QueuePane #queue-card-box { width: 55; display: none; padding: 0 0 0 1; }
+    QueuePane.-card #queue-card-box { display: block; }
+    QueuePane > #queue-cursor { height: 2; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", show=False),
+        Binding("s", "sort", show=False),
+        Binding("f", "follow", show=False),
+        Binding("ctrl+r", "retake", show=False),
+        Binding("w", "open('why')", show=False),
+        Binding("t", "open('trace')", show=False),
+        Binding("r", "verb('queue.retry')", show=False),
+        Binding("i", "defer", show=False),
+        Binding("o", "hold", show=False),
+        Binding("x", "dispose", show=False),
+    ]
+
+    def __init__(self, *, id: str = "queue", now: Callable[[], float] = time.time) -> None:
+        super().__init__(id=id)
+        self.now = now
+        self.query_text = ""
+        self.sort, self.reverse = "arrived", False
+        self.set: FrozenSet | None = None
+        self.following = "auto"  # "auto": as long as the cursor stands on the first row; "on": as asked by `f`; ""
+        self.note: tuple[str, str] = ("", "")  # (text, role) in place of what binds the row: an error, a count
+        self.past = 0  # rows of the history that match a filter which nothing in the queue matches
+        self._renewed = self._taken = 0.0  # monotonic
+        self._took = 0.0  # seconds that the relay needed for the set
+        self._seen: Any = None  # the queue's counts when the set was taken
+        self._renewing = self._taking = False
+        self._due = True  # the next tick takes the set
+        self._wanted: tuple[str, str, bool, bool] | None = None
+        self._rest: Timer | None = None
+        self._carded = ("", 0.0)  # the row that the card was last asked for, and when
+
+    @property
+    def console(self) -> "Console":
+        """The app, which is the frame."""
+        return cast("Console", self.app)
+
+    def compose(self) -> ComposeResult:
+        yield Lines([[]], id="queue-title")
+        with Horizontal():
+            yield QueueTable(self._face(), glyphs=self.console.glyphs, now=self.now, id="queue-table")
+            with Vertical(id="queue-card-box"):
+                yield Lines(id="queue-card")
+        yield Lines([[], []], id="queue-cursor")
+
+    @property
+    def table(self) -> QueueTable:
+        return self.query_one("#queue-table", QueueTable)
+
+    def _face(self) -> QueueFace:
+        return QueueFace(self.console.glyphs, self.sort, self.reverse)
+
+    def on_mount(self) -> None:
+        self._write()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.set_class(event.size.width >= WIDE, "-card")
+        self._carded = ("", 0.0)
+        self._write()
+
+    def focus(self, scroll_visible: bool = True) -> "QueuePane":
+        """The table is what takes keys."""
+        self.table.focus(scroll_visible)
+        return self
+
+    # What the frame asks
+
+    def show(self, query: str, *, sort: str = "arrived", reverse: bool = False) -> None:
+        """Show what matches `query`, from the top."""
+        self.following = "auto"
+        self._change(query, sort, reverse)
+
+    def selection(self) -> dict[str, Any]:
+        """What a verb acts on: the marks, else the row under the cursor; {} if there is none."""
+        table = self.table
+        if table.all_marked and self.set is not None:
+            return {"set": self.set.name}
+        if table.range_from is not None:
+            self.console.flash("a range is open: v or Space marks it, Esc drops it", error=True)
+            return {}
+        if table.marks:
+            return {"ids": list(table.marks)}
+        row = table.row
+        return {"ids": [str(row["rid"])]} if row is not None and not row.get("gone") else {}
+
+    def here(self) -> dict[str, Any]:
+        """Names of the row under the cursor."""
+        row = self.table.row
+        return dict(row) if row is not None else {}
+
+    def back(self) -> bool:
+        """One step back: an open range, the marks, the filter."""
+        table = self.table
+        if table.range_from is not None:
+            table.range_from = None
+            table.refresh()
+            self._write()
+            return True
+        if table.action_unmark():
+            return True
+        if self.query_text:
+            self._change("", self.sort, self.reverse)
+            return True
+        return False
+
+    def tick(self) -> None:
+        """A few times a second while the pane is seen."""
+        if self.console.paused_screen:
+            return
+        table, clock = self.table, time.monotonic()
+        table.tick(ask=self.console.link.live)
+        self._write()
+        if not self.console.link.live or self._taking:
+            return
+        if self._due or self._stale(clock):
+            self._due = False
+            self.retake()
+        elif clock - self._renewed >= RENEW and not self._renewing:
+            self._renewed, self._renewing = clock, True
+            self.run_worker(self._renew(), group="renew", exit_on_error=False)
+
+    def acted(self, verb: str, answer: Mapping[str, Any]) -> None:
+        """A verb was carried out: what was marked for it is done with."""
+        if self.app.screen is self.screen:  # not what was done from a message on top of it
+            self.table.action_unmark()
+        self._renewed = 0.0
+        self.tick()
+
+    def lost(self) -> None:
+        """The link is gone: what stands here is as it was."""
+        self._write()
+
+    def live(self) -> None:
+        """The link is back. The relay may be another one: its sets are not ours. The next tick takes one."""
+        self._due = True
+
+    # The set
+
+    def _stale(self, clock: float) -> bool:
+        """True if the list should be taken again by itself: it is followed or empty, and the queue has changed."""
+        table = self.table
+        if table.marked or (not self.following and table.count):
+            return False
+        pause = max(FOLLOW, FOLLOW_SHARE * self._took)
+        return clock - self._taken >= pause and self.console.status.get("queue") != self._seen
+
+    def _change(self, query: str, sort: str, reverse: bool) -> None:
+        self.retake(query=query, sort=sort, reverse=reverse, top=query != self.query_text)
+
+    def retake(self, *, query: str | None = None, sort: str | None = None, reverse: bool | None = None,
+               top: bool = False) -> None:  # fmt: skip
+        """Take the set again, or another one. `top`: the cursor goes to the first row."""
+        self._wanted = (
+            self.query_text if query is None else query,
+            self.sort if sort is None else sort,
+            self.reverse if reverse is None else reverse,
+            top,
+        )
+        if not self._taking:
+            self._taking = True
+            self.run_worker(self._take(), group="set", exit_on_error=False)
+
+        self._due = False
+
+    async def _take(self) -> None:
+        """Take what is wanted, one set after the other: one that is given up half-way would stay with the relay."""
+        try:
+            while self._wanted is not None:
+                wanted, self._wanted = self._wanted, None
+                await self._retake(*wanted)
+        except Exception as error:
+            self._say(error)
+            self.console.flash(self.note[0], error=True)
+        finally:
+            self._taking = False
+            self._taken = time.monotonic()
+
+    async def _retake(self, query: str, sort: str, reverse: bool, top: bool) -> None:
+        table, link, old = self.table, self.console.link, self.set
+        started = time.monotonic()
+        counts = self.console.status.get("queue")
+        head = top or (self.following == "auto" and table.cursor == 0)
+        new = await take(link, query, sort, reverse)
+        marks, left = await self._survivors(query)
+        cursor, moved = (0, "") if head else await nearest(new, table.at, table.cursor)
+        places = {rid: await new.index(rid) for rid in marks} if len(marks) <= PLACED else {}
+        self.query_text, self.sort, self.reverse = query, sort, reverse
+        self.set, self.note, self.past = new, ("", ""), 0
+        self._taken = self._renewed = time.monotonic()
+        self._took, self._seen = self._taken - started, counts
+        table.show(new, cursor=cursor, marks=marks, face=self._face())
+        table.places |= {rid: place for rid, place in places.items() if place is not None}
+        if said := "; ".join(part for part in (left, moved) if part):
+            self.console.flash(said)
+        self._write()
+        if query and not new.count:
+            self.run_worker(self._look_back(query), group="past", exclusive=True, exit_on_error=False)
+        if old is not None:
+            try:
+                await old.drop()
+            except VerbError:
+                pass  # it is gone already, and that is all we want
+
+    async def _survivors(self, query: str) -> tuple[dict[str, Row], str]:
+        """The marked rows that are still there, and what to say of the others."""
+        table = self.table
+        if table.all_marked:
+            return {}, f"{words.amount(table.count, 'mark')} dropped: they named the list that was before"
+        if not table.marks:
+            return {}, ""
+        found = await still_there(self.console.link, query, table.marks)
+        lost = len(table.marks) - len(found)
+        return found, f"{words.amount(lost, 'marked recipient')} left the list; no longer marked" if lost else ""
+
+    async def _renew(self) -> None:
+        try:
+            await self.table.renew()
+            self.note = ("", "") if self.note[1] == "bad" and not self._taking else self.note
+        except Exception as error:
+            self._failed(error)
+        finally:
+            self._renewing = False
+
+    @on(QueueTable.Failed)
+    def _rows_failed(self, event: QueueTable.Failed) -> None:
+        event.stop()
+        self._failed(event.error)
+
+    def _failed(self, error: Exception) -> None:
+        if not getattr(error, "gone", False):
+            self._say(error)
+        elif not self._taking:  # the relay drops a set that nobody reads for a minute
+            self.retake()
+
+    def _say(self, error: Exception) -> None:
+        """Write what went wrong where the row's reason stands."""
+        text = error.text if isinstance(error, VerbError) else f"the console failed: {type(error).__name__}: {error}"
+        self.note = (text, "bad")
+        self._write()
+
+    async def _look_back(self, query: str) -> None:
+        """Nothing in the queue matches: does the history know it?"""
+        try:
+            found = await self.console.link.lines(_past(query))
+        except VerbError:
+            return  # not every term of the queue makes sense there
+        if query == self.query_text and not self.table.count:
+            self.past = len(found)
+            self._write()
+
+    # What is written
+
+    def _write(self) -> None:
+        """The title and the two lines of the row under the cursor; lines that did not change are not drawn."""
+        if not self.is_mounted:
+            return
+        width, glyphs = self.size.width, self.console.glyphs
+        about = About(
+            query=clean(self.query_text),  # it may have been pasted
+            by=sort_words(self.sort, self.reverse, glyphs),
+            count=self.set.count if self.set is not None else None,
+            total=(self.console.status.get("queue") or {}).get("recipients"),
+            marked=self.table.marked,
+            following=bool(self.following),
+            past=self.past,
+        )
+        self.query_one("#queue-title", Lines).set_lines([title_line(about, width, glyphs)])
+        row = self.table.row
+        lines = cursor_lines(dict(row) if row is not None else None, width, self.now(), glyphs)
+        if about.count == 0:
+            lines = [empty_line(about), []]
+        if self.note[0]:
+            lines = [lines[0], [(f" {self.note[0]}", self.note[1])]]
+        self.query_one("#queue-cursor", Lines).set_lines([shorten(line, width, glyphs.ellipsis) for line in lines])
+
+    @on(QueueTable.Moved)
+    def _moved(self, event: QueueTable.Moved) -> None:
+        event.stop()
+        if self.following == "auto" and self.table.cursor:
+            self.following = ""
+        self._write()
+        name = self.table.name_here
+        if self.has_class("-card") and (name != self._carded[0] or time.monotonic() - self._carded[1] >= CARD):
+            self._carded = (name, time.monotonic())
+            if self._rest is not None:
+                self._rest.stop()
+            self._rest = self.set_timer(REST, self._card)
+
+    @on(QueueTable.Marked)
+    def _marked(self, event: QueueTable.Marked) -> None:
+        event.stop()
+        self._write()
+
+    def _card(self) -> None:
+        self.run_worker(self._show_card(), group="card", exclusive=True, exit_on_error=False)
+
+    async def _show_card(self) -> None:
+        row = self.table.row
+        paper = self.query_one("#queue-card", Lines)
+        if row is None or row.get("gone"):
+            paper.set_lines([])
+            return
+        rid = str(row["rid"])
+        facts = Facts(self.console.link, rid)
+        try:
+            await facts.read("why", "message")
+        except VerbError as error:
+            paper.set_lines([[(error.text, "dim")]])
+            return
+        if self.table.name_here == rid:
+            width = self.query_one("#queue-card-box").content_size.width
+            paper.set_lines(card(row, facts.why, facts.message, width, self.now(), self.console.glyphs))
+
+    # Keys
+
+    @on(QueueTable.Opened)
+    def _opened(self, event: QueueTable.Opened) -> None:
+        event.stop()
+        self.action_open("why")
+
+    def action_open(self, tab: str) -> None:
+        """Open the message under the cursor; of an empty list, what the history has."""
+        if self.past and not self.table.count:
+            self.app.push_screen(PastScreen(self.query_text, _past(self.query_text)))
+            return
+        row = self.table.row
+        if row is not None:
+            neighbours = (self.set, self.table.cursor) if self.set is not None else None
+            screen = MessageScreen(str(row["rid"]), tab=tab, neighbours=neighbours, now=self.now)
+            self.app.push_screen(screen, self._returned)
+
+    def _returned(self, place: tuple[FrozenSet, int] | None) -> None:
+        """Back from the message: the cursor goes where J and K went, if it is still the same set."""
+        if place is not None and place[0] is self.set:
+            self.table.cursor = place[1]
+
+    def action_filter(self) -> None:
+        self.console.filter_line(self.query_text, self._typing, self._typed)
+
+    def _typing(self, text: str) -> None:
+        self.run_worker(self._count(text), group="count", exclusive=True, exit_on_error=False)
+
+    async def _count(self, text: str) -> None:
+        """How many match what has been typed so far, or what is wrong with it."""
+        try:
+            found = await self.console.link.call("GET", f"/v1/queue/count?query={quote(text, '')}")
+        except VerbError as error:
+            self.note = (error.text, "bad")
+        else:
+            self.note = (f"{words.amount(found['recipients'], 'recipient')} match", "strong")
+        self._write()
+
+    def _typed(self, text: str | None) -> None:
+        self.workers.cancel_group(self, "count")
+        self.note = ("", "")
+        if text is None:
+            self._write()
+        else:
+            self._change(text.strip(), self.sort, self.reverse)
+
+    def action_sort(self) -> None:
+        self.console.sort_menu(
+            self.sort, self.reverse, lambda sort, reverse: self._change(self.query_text, sort, reverse)
+        )
+
+    def action_follow(self) -> None:
+        """Follow the row under the cursor while the list changes; on the first row, the newest."""
+        self.following = "" if self.following else "auto" if not self.table.cursor else "on"
+        if self.following:
+            self.retake()
+        self.console.flash(
+            "following: the list is taken again by itself" if self.following else "the list stands still"
+        )
+        self._write()
+
+    def action_retake(self) -> None:
+        self.retake()
+
+    def action_verb(self, verb: str) -> None:
+        if selection := self.selection():
+            self.console.run_verb(verb, **selection)
+
+    def action_defer(self) -> None:
+        if selection := self.selection():
+            self.console.defer_dialog(**selection)
+
+    def action_dispose(self) -> None:
+        if selection := self.selection():
+            self.console.dispose_menu(**selection)
+
+    def action_hold(self) -> None:
+        """Hold or release, by the states of what is selected; of a whole set they are not known, so it asks."""
+        if selection := self.selection():
+            table = self.table
+            rows = list(table.marks.values()) or [table.row or {}]
+            states = {str(row.get("state")) for row in rows}
+            self.console.hold_or_release({"held", "deferred"} if table.all_marked else states, **selection)
+
+
+def _past(query: str) -> str:
+    return f"/v1/history?query={quote(query, '')}&limit={PAST}"
