@@ -124,7 +124,8 @@ class NextHop:
         self.window = min(FIRST_WINDOW, float(limit))
         self.queue = FairQueue()
         self.busy: dict[int, Work] = {}  # by worker number: what is on a connection now
-        self.idle: list[IdleConnection] = []
+        self.idle: list[IdleConnection] = []  # the longest idle first
+        self.reaping = False  # a timer will end those that are idle for too long
         self.workers = 0
         self.claiming = 0  # messages being claimed for it
         self.starting = 0  # connections that have their first message but do not run yet

@@ -50,9 +50,9 @@ class Operating:
     # -- recipients --------------------------------------------------------------------------------------------------
 
     async def withdraw(self, action: "Action", rids: Sequence[Rid]) -> Withdrawn:
-        """Claimed recipients: those that wait in memory go back to the database, committed when this returns; for those
-        on a connection (or being planned) `action` is done when the attempt ends undelivered. What is not in memory any
-        more is said to be parked: acting on it shows whether it still is there."""
+        """Claimed recipients: those that wait in memory go back to the database, and `action` is done to them right
+        behind that, before anybody can claim them again; for those on a connection (or being planned) it is done when
+        the attempt ends undelivered. What is not in memory any more is acted on too: that shows whether it is there."""
         scheduler = self._scheduler
         waiting: dict[Rid, tuple[NextHop, Work]] = {
             (work.message.id, r.ordinal): (hop, work)
@@ -76,8 +76,8 @@ class Operating:
             else:
                 scheduler.pending[rid] = action
                 pending.append(rid)
-        await self._store.writer.call(lambda tx: None)  # behind the parkings: they are on disk now
-        return Withdrawn(parked, pending)
+        # In the writer's line directly behind the parkings: a claim that these make possible comes after it.
+        return Withdrawn(await self._store.act(action, parked), pending)
 
     def _act_on_parked(self, action: "Action", rid: Rid) -> None:
         """An attempt ended undelivered (or never began): now the operator's action."""

@@ -179,18 +179,20 @@ class Pool:
         """Wait for work, at most IDLE seconds; the latest idle connection is used first, the oldest go first."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Work | None] = loop.create_future()
-        connection = IdleConnection(session, self._clock.monotonic(), future)
-        hop.idle.append(connection)
-        timer = loop.call_later(IDLE, self._idle_over, hop, connection)
-        try:
-            return await future
-        finally:
-            timer.cancel()
+        hop.idle.append(IdleConnection(session, loop.time(), future))
+        if not hop.reaping:
+            hop.reaping = True
+            loop.call_later(IDLE, self._reap, loop, hop)
+        return await future
 
-    def _idle_over(self, hop: NextHop, connection: IdleConnection) -> None:
-        if not connection.work.done():
-            hop.idle.remove(connection)
-            connection.work.set_result(None)
+    def _reap(self, loop: asyncio.AbstractEventLoop, hop: NextHop) -> None:
+        """Connections that were idle for long enough end: one timer a hop, not one a message."""
+        limit = loop.time() - IDLE
+        while hop.idle and hop.idle[0].since <= limit:
+            hop.idle.pop(0).work.set_result(None)
+        hop.reaping = bool(hop.idle)
+        if hop.reaping:
+            loop.call_later(hop.idle[0].since - limit, self._reap, loop, hop)
 
     async def _respect_rate(self, hop: NextHop) -> None:
         if hop.rate is not None:

@@ -104,7 +104,7 @@ def freeze(
 
 
 def _ranks(connection: sqlite3.Connection) -> dict[str, int]:
-    """Domains by name: where each stands in the order of names. Gathered at the first row, when all are interned."""
+    """Where each domain stands in the order of names; what is interned from now on stands before all."""
     return {name: rank for rank, (name,) in enumerate(connection.execute(NAMES_IN_ORDER))}
 
 

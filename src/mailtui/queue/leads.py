@@ -13,7 +13,7 @@ from mailtui.model import State
 from mailtui.queue.conditions import Lead
 from mailtui.queue.paging import Leg, Order, Piece, Position, Stretch, ages, conditions, flat, leg, some, stands
 from mailtui.queue.query import MOST_DESTINATIONS, Query
-from mailtui.queue.tables.messages import ALL, SLOT
+from mailtui.queue.tables.messages import ALL, SLOT, sender_domain
 
 # Rows that are looked at one by one: about 20 ms. What is found less often than that among a million rows is short.
 SHORT = 5000
@@ -65,7 +65,9 @@ def stretches_of(connection: sqlite3.Connection, leads: Sequence[Lead]) -> list[
     found: dict[Stretch, None] = {}
     for lead in leads:
         number = 0
-        if lead.name:
+        if lead.kind in ("sender", "senders"):
+            number = sender_domain("@" + lead.name)
+        elif lead.name:
             row = connection.execute(DOMAIN_NAMED, (lead.name,)).fetchone()
             if row is None:
                 continue

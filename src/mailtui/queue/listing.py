@@ -13,7 +13,7 @@ from typing import Any
 
 from mailtui.model import State
 from mailtui.queue.leads import by_destination, by_state, filters, gather, short, states_of, stretches_of
-from mailtui.queue.paging import ORDERS, Leg, Order, Piece, Position, by_arrival, by_due, cursor, flat
+from mailtui.queue.paging import ORDERS, TIMED, Leg, Order, Piece, Position, by_arrival, by_due, cursor, flat
 from mailtui.queue.query import MOST_DESTINATIONS, Query
 from mailtui.queue.rows import Rid, Row, rows_of, state_name
 from mailtui.queue.terms import PRESENT
@@ -115,12 +115,11 @@ def _in_order(connection: sqlite3.Connection, ask: Listing) -> list[Leg] | None:
     if query.plain or not few or len(query.leads) > 1:
         return None
     if ask.order.name == "next_attempt":
-        by_due_only = all(lead.kind in ("due_before", "due_after") for leads in query.leads for lead in leads)
-        if query.aged or len({State.QUEUED, State.DEFERRED} & set(states)) == 1 or not by_due_only:
+        if query.aged or len(set(TIMED) & set(states)) == 1 or (query.leads and not query.timed):
             return None
         if query.leads and destinations is None and query.states != PRESENT:
             return None
-        untimed = [state for state in states if state in (State.HELD, State.LEAVING)]
+        untimed = [state for state in states if state not in TIMED]
         resting = by_state(untimed) if destinations is None else by_destination(destinations, untimed)
         return by_due(query, destinations, states, resting, ask.reverse, ask.start, ask.limit)
     if ask.order.name != "arrived":
@@ -144,6 +143,8 @@ def _passing_over(connection: sqlite3.Connection, ask: Listing) -> list[Found] |
     timed: list[Piece] = [("claim = 0", ()), ("due IS NOT NULL", ())]
     untimed: list[Piece] = [("claim = 0", ()), ("due IS NULL", ())]
     parts = [untimed, timed] if ask.reverse else [timed, untimed]
+    if ask.query.timed or set(ask.states) <= set(TIMED):
+        parts = [timed]
     if ask.start is not None:
         at = (ask.start.message, ask.start.ordinal)
         comparison = "<" if ask.reverse else ">"
@@ -152,7 +153,8 @@ def _passing_over(connection: sqlite3.Connection, ask: Listing) -> list[Found] |
         else:
             timed[1] = (f"(due, message, ordinal) {comparison} (?, ?, ?)", (ask.start.value, *at))
         if (ask.start.value is None) != ask.reverse:
-            del parts[0]  # the page begins in the second stretch
+            here = untimed if ask.start.value is None else timed
+            parts = [part for part in parts if part is here]  # the page begins in the last stretch
     found: list[Found] = []
     for where in parts:
         found += _soonest(connection, ask, where, ask.limit - len(found))

@@ -22,6 +22,9 @@ TABLE = "recipients INDEXED BY sqlite_autoindex_recipients_1"
 # A piece of WHERE and its value, or a tuple of its values.
 Piece = tuple[str, Any]
 
+# States with a next attempt.
+TIMED = (State.QUEUED, State.DEFERRED)
+
 # Ascending keys for merging. Both directions of a sort use the same key.
 Key = tuple[Any, ...]
 
@@ -205,9 +208,8 @@ def by_due(
     order = ORDERS["next_attempt"]
     up, comparison = ("DESC", "<") if reverse else ("ASC", ">")
     tail = f" ORDER BY due {up}, message {up}, ordinal {up} LIMIT ?"
-    bounded = any(lead.kind in ("due_before", "due_after") for leads in query.leads for lead in leads)
     made: list[Leg] = []
-    timed = [s for s in states if s in (State.QUEUED, State.DEFERRED)]
+    timed = [s for s in states if s in TIMED]
     if timed and (start is None or reverse or start.value is not None):
         where: list[Piece] = [("due IS NOT NULL", ())]
         if start is not None and start.value is not None:
@@ -217,7 +219,7 @@ def by_due(
         made += [
             leg(order, source, [*place, *where, *filters], tail, limit, envelope=query.envelope) for place in places
         ]
-    if not bounded and (start is None or not reverse or start.value is None):
+    if not query.timed and (start is None or not reverse or start.value is None):
         where = []
         if start is not None and start.value is None:
             where = [(f"(message, ordinal) {comparison} (?, ?)", (start.message, start.ordinal))]

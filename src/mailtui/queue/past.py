@@ -104,7 +104,9 @@ def log_page(connection: sqlite3.Connection, limit: int) -> list[dict[str, Any]]
             "reason": reason,
             "text": text,
         }
-        for at, event, who, command, query, recipients, reason, text in connection.execute(JOURNAL, (limit,)).fetchall()
+        for at, event, who, command, query, recipients, reason, text in reversed(
+            connection.execute(JOURNAL, (limit,)).fetchall()
+        )
     )
     deferrals = (
         {"at": at, "event": "deferred", **_rid(message, ordinal), "host": host} | _reply(code, enhanced, reply)

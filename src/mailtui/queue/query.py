@@ -69,7 +69,13 @@ class Query:
 
     @property
     def aged(self) -> bool:
+        """Asks for an age."""
         return self.after is not None or self.before is not None
+
+    @property
+    def timed(self) -> bool:
+        """Asks for a time of the next attempt: what has none cannot match."""
+        return any(lead.kind in ("due_before", "due_after") for leads in self.leads for lead in leads)
 
     @property
     def everything(self) -> bool:

@@ -51,6 +51,10 @@ def put_back(state_dir: Path, backup: Path, *, who: str, now: float) -> tuple[Pa
                 shutil.rmtree(scratch, ignore_errors=True)
         finally:
             os.close(lock)
+    except tarfile.ReadError:
+        raise StoreError(
+            f"cannot restore {backup}: it is no tar, or a broken one; name a file of mailtui backup"
+        ) from None
     except (OSError, tarfile.TarError, sqlite3.Error) as error:
         raise StoreError(f"cannot restore {backup} to {state_dir}: {error}") from error
 

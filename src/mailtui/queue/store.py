@@ -36,6 +36,9 @@ T = TypeVar("T")
 # Kept aside so that settlements can still be written when the disk is full (architecture.md, "Settle").
 RESERVE_BYTES = 16 * 1024 * 1024
 
+# Seconds that a read may take: an indexed one, and one that may walk a queue of a million (and can be interrupted).
+DEADLINES = {"read": 5.0, "scan": 60.0}
+
 # Free space is asked of the system at most this often, in seconds.
 DISK_CHECK = 2.0
 
@@ -246,7 +249,7 @@ class Store:
                  reply.enhanced, reply.text[: claims.REPLY_LENGTH], "", "")
             )  # fmt: skip
 
-        self.writer.submit(Job(work, _ignore))
+        self.writer.submit(Job(work, _ignore, patient=True))
 
     # -- delivering --------------------------------------------------------------------------------------------------
 
@@ -282,7 +285,7 @@ class Store:
             if done is not None:
                 done()
 
-        self.writer.submit(Job(work, finished, sum(len(r.body or b"") for r in reports), keep=True))
+        self.writer.submit(Job(work, finished, sum(len(r.body or b"") for r in reports), keep=True, patient=True))
 
     def park(self, message: Message, recipients: Sequence[Recipient], done: Callable[[], None] | None = None) -> None:
         """Give recipients back untried: they stay due as they were."""
@@ -294,7 +297,9 @@ class Store:
             elif done is not None:
                 done()
 
-        self.writer.submit(Job(lambda tx: tx.conn.executemany(messages.PARK_RECIPIENT, rows), finished, keep=True))
+        self.writer.submit(
+            Job(lambda tx: tx.conn.executemany(messages.PARK_RECIPIENT, rows), finished, keep=True, patient=True)
+        )
 
     def claim_due(self, destination: str, count: int, cursor: str) -> asyncio.Future[Claimed]:
         """Claim up to `count` messages with due recipients of one destination, round-robin over submitters."""
@@ -309,7 +314,7 @@ class Store:
     def journal(self, event: str, *, who: str = "mailtui", command: str = "", text: str = "", reason: str = "") -> None:
         """Write a line of the journal; nobody waits for it."""
         row = (self.clock.now(), event, who, command, "", None, reason, text)
-        self.writer.submit(Job(lambda tx: tx.conn.execute(journal.INSERT, row), _ignore))
+        self.writer.submit(Job(lambda tx: tx.conn.execute(journal.INSERT, row), _ignore, patient=True))
 
     # -- acting ------------------------------------------------------------------------------------------------------
 
@@ -378,7 +383,7 @@ class Store:
     def _with_reader(self, name: str, work: Callable[[Reader], T]) -> T:
         reader = self._readers.get(name)
         if reader is None:
-            reader = self._readers[name] = Reader(self.state_dir)
+            reader = self._readers[name] = Reader(self.state_dir, deadline=DEADLINES[name])
         return work(reader)
 
     async def pieces(self, number: int) -> list[bytes]:

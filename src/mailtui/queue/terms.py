@@ -26,7 +26,7 @@ from mailtui.queue.conditions import (
     matches,
     shown,
 )
-from mailtui.queue.tables.messages import fingerprint
+from mailtui.queue.tables.messages import fingerprint, sender_domain
 
 # All states, and those that a query means when it names none: contract.md "Words", `leaving`.
 STATES = ("queued", "active", "deferred", "held", "leaving")
@@ -239,7 +239,7 @@ def _from(draft: Draft, use: Use) -> None:
             if not domain.isascii() or "*" in domain or (local not in ("", "*") and not sender.isascii()):
                 conditions += spelled
             elif local in ("", "*"):
-                conditions.append(Domains(domain.lower()).condition("sender_domain"))
+                conditions.append(Condition("sender_domain = ?", (sender_domain("@" + domain),)))
                 leads.append(Lead("senders", domain.lower()))
             else:
                 conditions += spelled

@@ -88,8 +88,7 @@ class Transaction:
         if message.body is not None:
             self._bodies.append((message.id, message.body))
         claim = owner if message.claimed else 0
-        domain = e.sender.rpartition("@")[2].lower()
-        sender_domain = self.domains.id(domain) if domain else 0
+        sender_domain = messages.sender_domain(e.sender)
         sender_hash, msgid_hash = messages.fingerprint(e.sender), messages.fingerprint(e.message_id)
         for r in message.recipients:
             destination = self.domains.id(r.destination)

@@ -65,9 +65,9 @@ def windows(
 
 
 def table(query: Query, order: Order) -> str:
-    """What a scan goes through: messages first if they alone rule out most of it."""
-    by_message = (query.by_envelope or order.column == "size") and not query.leads
-    return BY_MESSAGE if by_message else TABLE
+    """What a scan goes through: messages first if they rule out more than recipients do."""
+    by_size = order.column == "size" and query.destinations is None and not query.conditions
+    return BY_MESSAGE if by_size or (query.by_envelope and not query.leads) else TABLE
 
 
 def scan(

@@ -1,9 +1,9 @@
 """The writer: one thread, the only read-write connection, group commit.
 
-Promises: what arrived while the last transaction was syncing goes into the next one, with no timed wait; a job's
-future is resolved after its COMMIT has synced; a bad job fails alone; jobs marked `keep` (settlements) survive a full
-disk and are tried again until they are in; after a failed sync nothing is acknowledged, `on_fatal` is called, and
-every job that waits, or comes later, is told that the store has failed.
+Promises: what arrived while the last transaction was syncing goes into the next one, with no timed wait for a job that
+somebody waits for; a job's future is resolved after its COMMIT has synced; a bad job fails alone; jobs marked `keep`
+(settlements) survive a full disk and are tried again until they are in; after a failed sync nothing is acknowledged,
+`on_fatal` is called, and every job that waits, or comes later, is told that the store has failed.
 """
 
 import asyncio
@@ -27,6 +27,11 @@ MAX_JOBS = 512
 
 # Octets of bodies in one transaction: keeps a commit's sync short and the WAL near its checkpoint size.
 MAX_BYTES = 8 * 1024 * 1024
+
+# A group of jobs for whom nobody waits (settlements, mostly) is held back this long, in seconds, so that it shares the
+# sync of the next acceptance instead of making that one wait for a sync of its own. It is short against what a crash
+# may repeat anyway: what is on a connection.
+PATIENCE = 0.01
 
 # A settlement that did not fit on the disk is tried again after this many seconds; without one, an empty write is.
 RETRY_AFTER = 1.0
@@ -53,6 +58,7 @@ class Job:
     done: Callable[[Any, BaseException | None], None]
     size: int = 0
     keep: bool = False
+    patient: bool = False  # nobody waits for it: it rides with the next job for whom somebody does
     result: Any = None
     error: BaseException | None = field(default=None)
 
@@ -158,15 +164,21 @@ class Writer:
             else:
                 job = self._jobs.get()
             size = 0
+            patient = not batch
+            until = time.monotonic() + PATIENCE
             while True:
                 if job is None:
                     self._stopping = True
                     break
                 batch.append(job)
                 size += job.size
+                patient = patient and job.patient
                 if len(batch) >= MAX_JOBS or size >= MAX_BYTES:
                     break
-                job = self._jobs.get_nowait()
+                if patient and self._jobs.empty():
+                    job = self._jobs.get(timeout=max(0.0, until - time.monotonic()))
+                else:
+                    job = self._jobs.get_nowait()
         except queue.Empty:
             pass
         return batch

@@ -2,14 +2,16 @@
 
 A recipient is *parked* (claim = 0) or *claimed* by an incarnation of the relay (claim = its number). Every secondary
 index of `recipients` is partial over parked rows: mail that is delivered at once touches none of them.
-`due` is NULL for held and leaving rows. States are those of `model.State`. `destination`, `hop` (0: never planned) and
-`sender_domain` (0: the null sender) are names interned in `domains`. The hashes are `fingerprint` of the text: narrow
+`due` is NULL for held and leaving rows. States are those of `model.State`. `destination` and `hop` (0: never planned) are
+names interned in `domains`; `sender_domain` is a key of its own (see there). The hashes are `fingerprint` of the text: narrow
 keys for exact look-ups, always compared with the text again. `kept_state` and `kept_due` are state and clock as before
 a hold or a farewell by an operator, `operation` is the number of that action; `leaves` is when the grace of a leaving
 row ends, and `leave_as` how (LEAVE_*).
 """
 
+import hashlib
 import zlib
+from functools import lru_cache
 
 SCHEMA = """
 CREATE TABLE meta (
@@ -106,6 +108,17 @@ CREATE TABLE counters (
 def fingerprint(text: str) -> int:
     """A 32-bit key for exact look-ups, ignoring case; 0 for the empty text. Others may have the same."""
     return zlib.crc32(text.lower().encode("utf-8", "surrogateescape")) if text else 0
+
+
+@lru_cache(maxsize=4096)
+def sender_domain(sender: str) -> int:
+    """A 63-bit key of the domain of a sender, 0 for <>. Senders' domains are strangers' choice: interned, they would
+    make our tables and memory grow; nobody can make up one that has the key of another."""
+    domain = sender.rpartition("@")[2].lower()
+    if not domain:
+        return 0
+    digest = hashlib.blake2b(domain.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 # Bits of messages.flags.
