@@ -2,11 +2,11 @@
 
 A recipient is *parked* (claim = 0) or *claimed* by an incarnation of the relay (claim = its number). Every secondary
 index of `recipients` is partial over parked rows: mail that is delivered at once touches none of them.
-`due` is NULL for held and leaving rows. States are those of `model.State`. `destination` and `hop` (0: never planned) are
-names interned in `domains`; `sender_domain` is a key of its own (see there). The hashes are `fingerprint` of the text: narrow
-keys for exact look-ups, always compared with the text again. `kept_state` and `kept_due` are state and clock as before
-a hold or a farewell by an operator, `operation` is the number of that action; `leaves` is when the grace of a leaving
-row ends, and `leave_as` how (LEAVE_*).
+`due` is NULL for held and leaving rows. States are those of `model.State`. `destination` and `hop` (0: never planned)
+are names interned in `domains`; `sender_domain` is a key of its own (see there). The hashes are `fingerprint` of the
+text: narrow keys for exact look-ups, always compared with the text again. `kept_state` and `kept_due` are state and
+clock as before a hold or a farewell by an operator (4 and more: it was held when it was given up), `operation` is the
+number of that action; `leaves` is when the grace of a leaving row ends, and `leave_as` how (LEAVE_*).
 """
 
 import hashlib
