@@ -56,15 +56,15 @@ class Load:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             try:
-                await _reply(reader)
+                await reply(reader)
                 writer.write(b"EHLO client.test\r\n")
-                await _reply(reader)
+                await reply(reader)
                 for number in self._numbers:
                     await self._send(reader, writer, number)
                     if self.stopping:
                         break
                 writer.write(b"QUIT\r\n")
-                await _reply(reader)
+                await reply(reader)
             finally:
                 writer.close()
 
@@ -73,14 +73,14 @@ class Load:
         recipient = f"{token}@{self.domain}"
         writer.write(f"MAIL FROM:<from@source.test>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode())
         for wanted in (b"250", b"250", b"354"):
-            answer = await _reply(reader)
+            answer = await reply(reader)
             if not answer.startswith(wanted):
                 self.refused.append(answer.decode(errors="replace").strip())
                 raise ConnectionAbortedError(answer)
         self.unanswered.add(token)
         writer.write(message(token, self.sizes(number)))
         await writer.drain()
-        answer = await _reply(reader)
+        answer = await reply(reader)
         self.unanswered.discard(token)
         if answer.startswith(b"250"):
             self.accepted.add(token)
@@ -88,7 +88,7 @@ class Load:
             self.refused.append(answer.decode(errors="replace").strip())
 
 
-async def _reply(reader: asyncio.StreamReader) -> bytes:
+async def reply(reader: asyncio.StreamReader) -> bytes:
     """The last line of a reply."""
     while True:
         line = await reader.readuntil(b"\r\n")

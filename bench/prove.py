@@ -2,18 +2,25 @@
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from bench import dead, kill, procs, rss, sync, through
+from bench import dead, kill, million, procs, rss, sync, through
 from bench.procs import BenchError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.prove", description=__doc__)
-    parser.add_argument("proof", nargs="*", help="through, kill, sync, dead, rss (default: all of them)")
+    parser.add_argument("proof", nargs="*", help="through, kill, sync, dead, rss, million (default: all of them)")
     parser.add_argument("--rounds", type=int, default=20, help="of kill")
     parser.add_argument("--seed", type=int, help="of kill, to repeat one")
+    parser.add_argument("--rows", type=int, default=million.ROWS, help="of million")
+    parser.add_argument("--calls", type=int, default=million.CALLS, help="of million, of each form")
+    parser.add_argument("--to-sink", action="store_true", help="of million: deliver the 50,000 bounces")
+    cache = Path(tempfile.gettempdir()) / "mailtui-bench-stock"
+    parser.add_argument("--cache", type=Path, default=cache, help="of million, keeps the filled queue: 4 GB")
     options = parser.parse_args(arguments)
     proofs: dict[str, Callable[[], None]] = {
         "through": through.prove,
@@ -21,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "kill": lambda: kill.prove(options.rounds, options.seed),
         "dead": dead.prove,
         "rss": rss.prove,
+        "million": lambda: million.prove(
+            options.rows, cache=options.cache, calls=options.calls, to_sink=options.to_sink
+        ),
     }
     wanted = list(proofs) if not options.proof or "all" in options.proof else options.proof
     unknown = [name for name in wanted if name not in proofs]

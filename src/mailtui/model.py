@@ -249,9 +249,9 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """What became of claimed recipients that an operator wants: given back to the database, or on a connection now."""
+    """What became of claimed recipients that an operator wants: `acted` on by the store, or on a connection now."""
 
-    parked: list[tuple[int, int]]
+    acted: Any  # queue.actions.Acted
     pending: list[tuple[int, int]]
 
 

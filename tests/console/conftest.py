@@ -46,7 +46,7 @@ def no_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame, "DEAF", 0.0)
 
 
-async def until(pilot: Pilot[Any], holds: Callable[[], Any], seconds: float = 10.0) -> None:
+async def until(pilot: Pilot[Any], holds: Callable[[], Any], seconds: float = 30.0) -> None:
     """Wait until it holds; it fails if that does not happen."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds

@@ -50,7 +50,7 @@ class Terminal:
         )  # fmt: skip
         os.close(slave)
 
-    def until(self, *texts: str, seconds: float = 20.0) -> None:
+    def until(self, *texts: str, seconds: float = 40.0) -> None:
         """Read until all of these have come."""
         end = time.monotonic() + seconds
         while not all(text.encode() in self.said for text in texts):

@@ -293,7 +293,7 @@ def shape(place: Place, by: str, limit: int) -> None:
         return
     ages = [bucket["older_than"] for bucket in rows[0]["buckets"]]
     heads = [output.Column(by.upper(), flex=True), output.Column("TOTAL", right=True)]
-    heads += [output.Column(f">{output.span(age)}", right=True) for age in ages]
+    heads += [output.Column(f">{age // 60}m", right=True) for age in ages]
     cells = [[row["key"], row["total"], *(bucket["recipients"] for bucket in row["buckets"])] for row in rows]
     output.table(heads, cells)
 

@@ -1,25 +1,34 @@
 """`mailtui status`: how the relay is."""
 
+import sys
+
 import click
 
 from mailtui.cli import output
 from mailtui.cli.ask import source
 from mailtui.cli.frame import Place, command_options
 from mailtui.clock import SystemClock
+from mailtui.control.clean import clean
 from mailtui.control.reads import Document
+from mailtui.control.source import need
 
 
 @click.command("status")
+@click.option("--follow", "-f", is_flag=True, help="Show it again whenever it changes. Needs a running relay.")
 @command_options()
-def status(place: Place) -> None:
+def status(place: Place, follow: bool) -> None:
     """Running, since when, rates, queue, listeners, disk, warnings.
 
     A stopped relay has a status too: what is in its queue.
 
     \b
-    Example:
+    Examples:
       mailtui status --json
+      mailtui status --follow
     """
+    if follow:
+        _follow(place)
+        return
     with source(place) as relay:
         found = relay.status()
     if place.json:
@@ -27,6 +36,28 @@ def status(place: Place) -> None:
     else:
         for line in lines(found):
             output.say(line)
+
+
+def _follow(place: Place) -> None:
+    """On a terminal in place; else one status below the other."""
+    relay = need(place.socket, "status --follow")
+    try:
+        for row in relay.events():
+            if row["event"] != "status":
+                continue
+            if place.json:
+                output.json_lines([row["status"]])
+            elif sys.stdout.isatty():
+                # Home, and erase to the end of each line and of the screen: no flicker.
+                text = "\x1b[K\n".join(clean(line) for line in lines(row["status"]))
+                sys.stdout.write(f"\x1b[H{text}\x1b[K\n\x1b[J")
+            else:
+                for line in lines(row["status"]):
+                    output.say(line)
+                output.say()
+            sys.stdout.flush()
+    finally:
+        relay.close()
 
 
 def lines(found: Document) -> list[str]:

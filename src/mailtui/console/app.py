@@ -43,6 +43,7 @@ from mailtui.control.clean import clean
 from mailtui.control.errors import VerbError
 
 Answer = TypeVar("Answer")
+Shown = TypeVar("Shown", OverviewPane, QueuePane)
 
 # How often what the link has gathered is taken: four times a second moves, and is no more than a slow line carries.
 TICK = 0.25
@@ -153,7 +154,8 @@ class Console(App[str], inherit_bindings=False):
         self.link.start()
         self.set_interval(TICK, self._tick)
         self.overview.focus_first()
-        self.run_worker(self._recent(), exit_on_error=False)
+        # Workers get functions, not coroutines: one that had no time to begin before the end would be complained of.
+        self.run_worker(self._recent, exit_on_error=False)  # type: ignore[arg-type]
         self._draw_frame()
 
     async def _recent(self) -> None:
@@ -176,10 +178,19 @@ class Console(App[str], inherit_bindings=False):
         return [*super().get_line_filters(), _NET, *([_ASCII_NET] if self.glyphs is ASCII else [])]
 
     async def on_event(self, event: events.Event) -> None:
-        """Keys pass the splice first: what is left of a torn escape sequence is no key."""
+        """Keys pass the splice first: what is left of a torn escape sequence is no key.
+
+        Then one after the other: Textual would send each on its way through the widgets, and what is typed quickly
+        behind a `:` would reach the table, where letters are verbs, before the line is open.
+        """
         if isinstance(event, events.Key) and not event.is_forwarded:
             typing = isinstance(self.focused, Input)
             if self._splice.swallow(event.key, event.character, time.monotonic(), typing=typing):
+                return
+            if not typing and not self.screen.is_modal:  # what has the focus there knows bindings only
+                self.app_focus = True
+                if not await self._check_bindings(event.key, priority=True):
+                    await self._check_bindings(event.key)
                 return
         await super().on_event(event)
 
@@ -199,6 +210,8 @@ class Console(App[str], inherit_bindings=False):
     # -- what the relay says -----------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
+        if not self.is_running:  # widgets are being taken down, the timer is the last to go
+            return
         if self._watchdog is not None:
             self._watchdog.beat()
         if self.supervisor is not None:
@@ -238,10 +251,14 @@ class Console(App[str], inherit_bindings=False):
         yield from self.panes.values()
         yield from (screen for screen in self.screen_stack[1:] if is_place(screen))
 
+    def query_main(self, kind: type[Shown]) -> Shown:
+        """The pane of a kind, whatever screen is on top."""
+        return next(pane for pane in self.panes.values() if isinstance(pane, kind))
+
     def ask_operations(self) -> None:
         """Ask for operations, beside."""
         self._asked = time.monotonic()
-        self.run_worker(self.read_operations(), group="operations", exclusive=True, exit_on_error=False)
+        self.run_worker(self.read_operations, group="operations", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
 
     async def read_operations(self) -> None:
         """Operations, and the latency of a small request."""
@@ -378,7 +395,7 @@ class Console(App[str], inherit_bindings=False):
         self.screen_stack[0].query_one(FooterKeys).show(self.pane.SCOPE)
         focusable = next((widget for widget in self.pane.query("*") if widget.focusable), None)
         if focusable is not None:
-            focusable.focus()
+            self.screen_stack[0].set_focus(focusable)  # now, and not after the next key
         self.pane.tick()
         self._draw_frame()
 

@@ -96,7 +96,8 @@ def footer(scope: str, width: int) -> list[tuple[str, str]]:
     last = ("?", "keys")
     left = width - len("  ".join(last)) - 1
     chosen: list[tuple[str, str]] = []
-    for key in (*of_scope(scope), *of_scope("go"), *of_scope("all")):
+    scopes = dict.fromkeys((scope, "go", "all"))
+    for key in (key for name in scopes for key in of_scope(name)):
         cost = len(key.key) + len(key.label) + 3
         if key.label and key.key != "?" and cost <= left:
             chosen.append((key.key, key.label))

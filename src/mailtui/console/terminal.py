@@ -72,6 +72,8 @@ class Meter(LinuxDriver):
 
     def __init__(self, app: Any, **options: Any) -> None:
         super().__init__(app, **options)
+        if sys.__stderr__ is None or not sys.__stderr__.isatty():
+            self._file = sys.__stdout__ or self._file  # `mailtui 2>errors`: Textual draws on standard error
         self.written = 0  # octets, in all
 
     def write(self, data: str) -> None:

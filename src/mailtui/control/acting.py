@@ -13,10 +13,11 @@ from typing import Any
 
 from aiohttp import web
 
-from mailtui.control import answers, engine, views, wire
-from mailtui.control.engine import Engine, Wanted
+from mailtui.control import answers, orders, views, wire
+from mailtui.control.engine import Engine
 from mailtui.control.errors import LOST, NOT_SO, WRONG, VerbError
 from mailtui.control.live import Live
+from mailtui.control.orders import Wanted
 from mailtui.control.peer import PEER
 from mailtui.control.reads import Document
 from mailtui.control.verbs import verb_named
@@ -107,7 +108,7 @@ class Acting:
         expect = body.get("expect")
         if expect is not None and (isinstance(expect, bool) or not isinstance(expect, int)):
             raise VerbError("expect is no whole number", WRONG)
-        want = engine.wanted(
+        want = orders.wanted(
             verb,
             request[PEER].name,
             query=_text(body, "query"),
@@ -127,12 +128,12 @@ class Acting:
 
     async def _operations(self, request: web.Request) -> web.Response:
         found = await self.live.store.operations(wire.limit_of(request) or 1 << 31)
-        return wire.json_lines([engine.operation(one) for one in found])
+        return wire.json_lines([orders.operation(one) for one in found])
 
     async def _undo(self, request: web.Request) -> web.Response:
         body = await wire.body_of(request)
         args = {"operation": request.match_info["operation"]}
-        want = engine.wanted(verb_named("queue.undo"), request[PEER].name, args=args, reason=_text(body, "reason"))
+        want = orders.wanted(verb_named("queue.undo"), request[PEER].name, args=args, reason=_text(body, "reason"))
         return web.json_response(await self.engine.run(want))
 
     # -- backup ------------------------------------------------------------------------------------------------------

@@ -169,7 +169,12 @@ def log(reader: Reader, recent: Sequence[Mapping[str, Any]], limit: int) -> list
     ]
     recent = [entry for entry in recent if entry.get("who", OURSELVES) == OURSELVES]
     entries = sorted([*stored, *recent], key=lambda entry: float(entry["at"]))
-    return [views.event(entry) for entry in entries[-limit:]] if limit > 0 else []
+    return [views.event(_order(entry)) for entry in entries[-limit:]] if limit > 0 else []
+
+
+def _order(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an operator did has all of its fields, the empty ones too."""
+    return {**entry, **{name: entry.get(name, "") for name in ("query", "reason")}} if entry.get("command") else entry
 
 
 def plan_target(text: str) -> tuple[str, str]:

@@ -3,21 +3,19 @@
 Promises: what is set is on disk, and in the journal with the command that repeats it, when the answer comes.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mailtui.address import AddressError, destination_of
 from mailtui.control.answers import parse_query
 from mailtui.control.errors import NOT_SO, WRONG, VerbError
 from mailtui.control.live import Live
+from mailtui.control.orders import Wanted
 from mailtui.control.reads import Document
 from mailtui.control.verbs import command_line
 from mailtui.queue.query import Query
 from mailtui.queue.read import Reader
 from mailtui.queue.rows import Counts
 from mailtui.values import format_duration
-
-if TYPE_CHECKING:
-    from mailtui.control.engine import Wanted
 
 
 class Controls:
@@ -26,7 +24,7 @@ class Controls:
     def __init__(self, live: Live) -> None:
         self.live = live
 
-    async def preview(self, want: "Wanted") -> Document:
+    async def preview(self, want: Wanted) -> Document:
         """What an order would do; the counts are of the recipients that wait for what it names."""
         verb, values = want.verb, want.values
         counts = Counts(0, 0, 0)
@@ -70,12 +68,12 @@ class Controls:
                 return found
         return Counts(0, 0, 0)
 
-    def _route_effects(self, want: "Wanted") -> list[str]:
+    def _route_effects(self, want: Wanted) -> list[str]:
         match = str(want.values["match"])
         now = next((row for row in self.live.routes() if row["match"] == match and not row["shadowed"]), None)
         return [f"{match} goes to {now['target']} now ({now['source']})."] if now else [f"{match} has no route now."]
 
-    async def run(self, want: "Wanted") -> Document:
+    async def run(self, want: Wanted) -> Document:
         """Do it. VerbError if it cannot be done."""
         live, verb, values, who, reason = self.live, want.verb, want.values, want.who, want.reason
         command = command_line(verb, args=want.args, reason=reason)
@@ -153,13 +151,13 @@ class Controls:
         left = next((row for row in self.live.routes() if row["match"] == match), None)
         return f"{match} goes to {left['target']} again (file)" if left else f"{match} has no route any more"
 
-    async def written(self, want: "Wanted", text: str) -> Document:
+    async def written(self, want: Wanted, text: str) -> Document:
         """A backup is written: note it."""
         command = command_line(want.verb, args=want.args, reason=want.reason)
         await self._note(want, command, text)
         return {"verb": want.verb.name, "command": command, "text": text}
 
-    async def _note(self, want: "Wanted", command: str, text: str) -> None:
+    async def _note(self, want: Wanted, command: str, text: str) -> None:
         """The journal, committed, and the event."""
         event = want.verb.name.replace(".", "-")
         self.live.store.journal(event, who=want.who, command=command, text=text, reason=want.reason)

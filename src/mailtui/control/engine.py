@@ -1,6 +1,6 @@
 """Carrying out what operators order: preview, run, undo.
 
-Promises: what is counted is what is touched, for a set of recipients is frozen first; work goes in chunks of 1,000,
+Promises: what is counted is what is touched, for a set of recipients is frozen first; work goes in chunks of `CHUNK`,
 each one commit, beside the traffic; an answer comes after the last commit and its numbers are exact; what is in
 delivery waits for the end of its attempt; every order stands in the journal with the command that repeats it. An order
 goes on when whoever gave it has hung up.
@@ -9,21 +9,21 @@ goes on when whoever gave it has hung up.
 import asyncio
 import re
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from mailtui.clock import rfc3339
 from mailtui.control import effects, views
 from mailtui.control import picture as pictures
-from mailtui.control.answers import parse_query
 from mailtui.control.controls import Controls
 from mailtui.control.errors import DIFFERS, NOT_SO, WRONG, VerbError
 from mailtui.control.live import Live
+from mailtui.control.orders import Wanted, command_of, narrowed, route_of
 from mailtui.control.picture import Picture
 from mailtui.control.reads import Document
-from mailtui.control.verbs import LOSSY, NEEDS_QUERY, UNDOABLE, VERBS, WORLD, Verb, arguments, command_line
+from mailtui.control.verbs import LOSSY, UNDOABLE, WORLD, command_line
 from mailtui.queue import operations
-from mailtui.queue.actions import MOST, Acted, Action
+from mailtui.queue.actions import Acted, Action
 from mailtui.queue.chosen import STEP, Chosen, chosen
 from mailtui.queue.database import open_reader
 from mailtui.queue.freezing import FrozenSet
@@ -39,27 +39,12 @@ SAMPLE = 5
 # A recipient may be claimed again between its withdrawal and the action: after so many rounds it is left out.
 ROUNDS = 5
 
+# Recipients in one commit. Half of what the store takes: mail that arrives meanwhile shares its commit with a chunk and
+# waits for that, half as long with chunks of half the size.
+CHUNK = 500
+
 # What runs when the relay stops gets this long to end at the next chunk, in seconds.
 PATIENCE = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What somebody wants done. `args` are as given, `values` as `verbs.arguments` has them."""
-
-    verb: Verb
-    who: str
-    query: str = ""
-    frozen: FrozenSet | None = None
-    args: dict[str, Any] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
-    reason: str = ""
-    expect: int | None = None
-
-    @property
-    def selects(self) -> bool:
-        """Acts on recipients that are chosen by a query or a set."""
-        return bool(self.verb.query) or self.verb.name == "flush"
 
 
 @dataclass(slots=True)
@@ -82,31 +67,6 @@ class _Tally:
     def leave(self, why: str, count: int) -> None:
         if count:
             self.left_out[why] = self.left_out.get(why, 0) + count
-
-
-def wanted(
-    verb: Verb,
-    who: str,
-    *,
-    query: str | None = None,
-    frozen: FrozenSet | None = None,
-    args: dict[str, Any] | None = None,
-    reason: str = "",
-    expect: int | None = None,
-) -> Wanted:
-    """An order, checked. VerbError for what the verb does not know, or needs."""
-    values = arguments(verb, args or {})
-    given = {name: value for name, value in (args or {}).items() if name in values}
-    if verb.name == "flush":
-        destination = values.get("destination", "")
-        query = f"dest:{_domain(destination)}" if destination else ""
-    elif not verb.query:
-        if query or frozen is not None:
-            raise VerbError(f"{' '.join(verb.words)} takes no QUERY", WRONG)
-    elif frozen is None and not (query or "").strip() and verb.query == NEEDS_QUERY:
-        raise VerbError(f"{' '.join(verb.words)} needs a QUERY; everything is to:*", WRONG)
-    text = frozen.query.text if frozen is not None else (query or "").strip()
-    return Wanted(verb, who, text, frozen, given, values, reason, expect)
 
 
 class Engine:
@@ -144,7 +104,7 @@ class Engine:
         all_of_it = want.verb.name == "flush" and not want.query
         return {
             "verb": want.verb.name,
-            "command": _command(want, picture.recipients),
+            "command": command_of(want, picture.recipients),
             "messages": picture.messages,
             "recipients": picture.recipients,
             "bytes": picture.bytes,
@@ -227,7 +187,7 @@ class Engine:
                 DIFFERS,
             )
         tally = _Tally(delivered_before=picture.missing(asked))
-        command = _command(want, picture.recipients)
+        command = command_of(want, picture.recipients)
         number, undo_until = 0, None
         if picture.recipients:
             order = self._order(want, command, asked)
@@ -262,7 +222,7 @@ class Engine:
             reason=want.reason,
             asked=asked,
             until=None if wait is None else now + wait,
-            route=_route(want.values.get("to", "")) if want.verb.action == "reroute" else "",
+            route=route_of(want.values.get("to", "")) if want.verb.action == "reroute" else "",
             leaves=None if grace is None else now + grace,
         )
 
@@ -276,7 +236,7 @@ class Engine:
         running = self._running[number] = _Running()
         try:
             left = picture.recipients
-            for rids in picture.rids(MOST):
+            for rids in picture.rids(CHUNK):
                 if running.stop:
                     tally.leave("stopped before it", left)
                     break
@@ -297,7 +257,7 @@ class Engine:
 
     async def _try_now(self, want: Wanted, number: int, picture: Picture, tally: _Tally) -> None:
         """The first waves; what follows in later ones is pending, and the operation ends with the last of them."""
-        rids = [rid for part in picture.rids(MOST) for rid in part]
+        rids = [rid for part in picture.rids(CHUNK) for rid in part]
         over = asyncio.Event()
         ending = asyncio.get_running_loop().create_task(self._end_of_waves(number, over))
         self._ending.add(ending)
@@ -323,11 +283,10 @@ class Engine:
     async def _chunk(self, action: Action, rids: list[Rid], tally: _Tally) -> None:
         """One commit; and for what is in delivery a few more."""
         store, number = self.live.store, action.operation
-        left = rids
+        acted = await store.act(action, rids)
+        await self._note(acted, number, tally)
         for _ in range(ROUNDS):
-            acted = await store.act(action, left)
-            await self._note(acted, number, tally)
-            left = acted.claimed
+            left: list[Rid] = acted.claimed
             if not left:
                 return
             if action.verb in ("release", "restore", "undo"):
@@ -336,11 +295,11 @@ class Engine:
             await store.progress(number, pending=len(left))
             withdrawn = await self.live.withdraw(action, left)
             tally.pending += len(withdrawn.pending)
-            left = withdrawn.parked
-            if not left:
-                return
-            await store.progress(number, pending=-len(left))
-        tally.leave(pictures.IN_DELIVERY, len(left))
+            acted = withdrawn.acted
+            if len(left) > len(withdrawn.pending):
+                await store.progress(number, pending=len(withdrawn.pending) - len(left))
+            await self._note(acted, number, tally)
+        tally.leave(pictures.IN_DELIVERY, len(acted.claimed))
 
     async def _note(self, acted: Acted, number: int, tally: _Tally) -> None:
         tally.done += len(acted.done)
@@ -456,65 +415,3 @@ _NAME = re.compile(r"o?([0-9]{1,15})", re.IGNORECASE)
 
 def _undoables() -> str:
     return ", ".join(operations.UNDOABLE)
-
-
-def _command(want: Wanted, recipients: int) -> str:
-    return command_line(want.verb, want.query, want.args, want.reason, recipients)
-
-
-def narrowed(verb: Verb, text: str, now: float) -> Query:
-    """The query of an action: release looks among what is held, restore among what is leaving, unless it says else."""
-    query = parse_query(text, now)
-    state = {"release": "held", "restore": "leaving"}.get(verb.action)
-    if state is None or "state" in query.names:
-        return query
-    return replace(parse_query(f"{text} state:{state}".strip(), now), text=query.text)
-
-
-def _route(text: str) -> str:
-    """A ROUTE target in its one form; "" gives the table its say again. VerbError."""
-    from mailtui.routing.routes import parse_target, unsupported
-
-    if not text.strip():
-        return ""
-    try:
-        target = parse_target(text)
-        refusal = unsupported(target)
-    except ValueError as error:
-        raise VerbError(f"--to {error}", WRONG) from None
-    if refusal is not None:
-        raise VerbError(f"--to {text[:80]}: {refusal}", WRONG)
-    return str(target)
-
-
-def _domain(text: str) -> str:
-    from mailtui.address import AddressError, destination_of
-
-    try:
-        return destination_of(text)
-    except AddressError as error:
-        raise VerbError(f'"{text[:80]}" is no domain ({error}); for example mailtui flush example.com', WRONG) from None
-
-
-def operation(done: Operation) -> Document:
-    """An operation as `GET /v1/operations` has it."""
-    name = f"queue.{done.verb}"
-    return {
-        "operation": done.name,
-        "verb": name if name in VERBS else done.verb,
-        "command": done.command,
-        "query": done.query,
-        "who": done.who,
-        "at": rfc3339(done.begun),
-        "ended": rfc3339(done.ended),
-        "asked": done.asked,
-        "done": done.done,
-        "delivered_before": done.delivered_before,
-        "pending": done.pending,
-        "undone": done.undone,
-        "undoes": f"o{done.undoes}" if done.undoes else None,
-        "interrupted": done.interrupted,
-        "state": done.state,
-        "undo_until": rfc3339(done.undo_until),
-        "reason": done.reason,
-    }

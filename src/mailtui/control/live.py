@@ -52,7 +52,7 @@ class Live(Protocol):
     def access_rules(self) -> Any: ...
 
     async def withdraw(self, action: Action, rids: Sequence[Rid]) -> Withdrawn:
-        """Give claimed recipients back to the database; for those on a connection `action` waits for the end."""
+        """Do it to claimed recipients: those in memory are given back first; for those on a connection it waits."""
 
     async def try_now(self, rids: Sequence[Rid], operation: int, all_at_once: bool, over: Callable[[], None]) -> None:
         """A canary for each next hop, then waves; returns when the first wave is due. `over` is called after the last,

@@ -55,21 +55,31 @@ def places(
         found = asked(lambda: reader.destinations(limit=size, claimed=claimed, active=active))
     else:
         found = asked(lambda: reader.hops(limit=size, claimed=claimed, active=active))
-    known = {str(one["name"]): one for one in facts}
-    if by == "domain":
-        missing = [name for name, one in known.items() if one["state"] != "ok"]
-        there = {place.name for place in found}
-        more = [name for name in missing if name not in there]
-        if more and limit:
-            # Suspended or down, and not among the fullest: they are what is looked for.
-            found = [*found, *asked(lambda: reader.destinations(names=more, claimed=claimed, active=active))]
+    known = {str(one["name"]): one for one in facts if _is_one(by, one)}
+    cut = len(found) >= size
     there = {place.name for place in found}
+    # Suspended or down, and not among the fullest: they are what is looked for.
+    more = [name for name, one in known.items() if one["state"] != "ok" and name not in there]
+    if by == "domain" and cut and more:
+        found = [*found, *asked(lambda: reader.destinations(names=more, claimed=claimed, active=active))]
+        there = {place.name for place in found}
     empty = [
         Place(name, 0, 0, 0, 0, None, tuple(one["domains"]))
         for name, one in sorted(known.items())
-        if name not in there and (one["state"] != "ok" or one["connections"] or by == "hop")
+        if name not in there and (one["state"] != "ok" or (not cut and (one["connections"] or by == "hop")))
     ]
     return [views.place(by, place, known.get(place.name, {}), rate) for place in (*found, *empty[:size])]
+
+
+def _is_one(by: str, fact: Mapping[str, Any]) -> bool:
+    """Whether delivery's facts are of a destination, or of a next hop: what is set may name either."""
+    from mailtui.address import AddressError, destination_of
+
+    try:
+        destination_of(str(fact["name"]))
+    except AddressError:
+        return by == "hop"
+    return by == "domain" or fact.get("window") is not None
 
 
 def place(

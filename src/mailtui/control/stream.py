@@ -9,11 +9,12 @@ import asyncio
 import itertools
 import json
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 
 from mailtui.clock import rfc3339
 from mailtui.control import views, wire
@@ -35,8 +36,9 @@ STATUS_SOON, STATUS_LATE = 0.25, 1.0
 class Stream:
     """All readers of the stream; they share the statuses."""
 
-    def __init__(self, live: Live, stopping: asyncio.Event) -> None:
+    def __init__(self, live: Live, stopping: asyncio.Event, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.live = live
+        self._monotonic = monotonic
         self._stopping = stopping
         self._status: tuple[float, Document] | None = None
         self._asking: asyncio.Future[Document] | None = None
@@ -54,8 +56,9 @@ class Stream:
         seen = self._from(request)
         await response.prepare(request)
         # What the kernel and the transport keep for a reader that is gone is all that it costs: no more is written.
-        async for rows in self.rows(seen):
-            await wire.write(response, rows)
+        with suppress(ClientConnectionResetError):  # a reader that leaves is no error of ours
+            async for rows in self.rows(seen):
+                await wire.write(response, rows)
         return response
 
     def _from(self, request: web.Request) -> int:
@@ -70,11 +73,10 @@ class Stream:
 
     async def rows(self, seen: int) -> AsyncIterator[list[Document]]:
         """What to send, piece by piece, until the relay stops. `seen`: the number of the last event not to be sent."""
-        clock = asyncio.get_running_loop().time
         told, last = float("-inf"), ""
         while not self._stopping.is_set():
             rows, seen = self._after(seen)
-            now = clock()
+            now = self._monotonic()
             if now - told >= STATUS_SOON:
                 try:
                     status = await self._current(now)

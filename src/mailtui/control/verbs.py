@@ -390,7 +390,7 @@ def command_line(
     """The command that repeats an action: `args` as given, not as values. QUERY stands as one word, in quotes."""
     given = {name: value for name, value in (args or {}).items() if value is not None and value is not False}
     words = ["mailtui", *verb.words]
-    if query:
+    if query and verb.query:
         words.append(query)
     words += [str(given[arg.name]) for arg in verb.args if arg.operand and given.get(arg.name)]
     for arg in verb.args:

@@ -17,7 +17,7 @@ class Paper(VerticalScroll, can_focus=True):
     """`write` fills it. `choices`: numbers of lines that can be chosen; `j` and `k` go over them, else they scroll."""
 
     DEFAULT_CSS = """
-    Paper { height: 1fr; overflow-x: hidden; scrollbar-size: 0 1; }
+    Paper { height: 1fr; overflow-x: hidden; scrollbar-size: 0 1; scrollbar-gutter: stable; }
     Paper > Lines { height: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -7,6 +7,7 @@ the queue while it is looked at says what became of it; every verb acts on the r
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import events, on
@@ -154,7 +155,7 @@ class MessageScreen(Screen[tuple[FrozenSet, int] | None]):
     # Reading
 
     def _load(self, *, again: bool = False) -> None:
-        self.run_worker(self._read(again), group="facts", exclusive=True, exit_on_error=False)
+        self.run_worker(partial(self._read, again), group="facts", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
 
     async def _read(self, again: bool) -> None:
         facts = self.facts
@@ -285,7 +286,7 @@ class MessageScreen(Screen[tuple[FrozenSet, int] | None]):
             if self.neighbours is not None:
                 # The relay drops a set that nobody reads for a minute, and the table below is not read meanwhile.
                 frozen, place = self.neighbours
-                self.run_worker(frozen.rows(place, 1), group="keep", exclusive=True, exit_on_error=False)
+                self.run_worker(partial(frozen.rows, place, 1), group="keep", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
 
     def lost(self) -> None:
         """What stands here is as it was."""

@@ -195,7 +195,7 @@ class OverviewPane(Widget, can_focus=False):
             )
         if console.link.live and time.monotonic() - self._asked >= DESTINATIONS_EVERY:
             self._asked = time.monotonic()
-            self.run_worker(self._ask(), group="destinations", exclusive=True, exit_on_error=False)
+            self.run_worker(self._ask, group="destinations", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
 
     async def _ask(self) -> None:
         try:

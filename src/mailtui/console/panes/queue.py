@@ -180,7 +180,7 @@ class QueuePane(Widget, can_focus=False):
             self.retake()
         elif clock - self._renewed >= RENEW and not self._renewing:
             self._renewed, self._renewing = clock, True
-            self.run_worker(self._renew(), group="renew", exit_on_error=False)
+            self.run_worker(self._renew, group="renew", exit_on_error=False)  # type: ignore[arg-type]
 
     def acted(self, verb: str, answer: Mapping[str, Any]) -> None:
         """A verb was carried out: what was marked for it is done with."""
@@ -221,7 +221,7 @@ class QueuePane(Widget, can_focus=False):
         )
         if not self._taking:
             self._taking = True
-            self.run_worker(self._take(), group="set", exit_on_error=False)
+            self.run_worker(self._take, group="set", exit_on_error=False)  # type: ignore[arg-type]
 
         self._due = False
 
@@ -355,7 +355,7 @@ class QueuePane(Widget, can_focus=False):
         self._write()
 
     def _card(self) -> None:
-        self.run_worker(self._show_card(), group="card", exclusive=True, exit_on_error=False)
+        self.run_worker(self._show_card, group="card", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
 
     async def _show_card(self) -> None:
         row = self.table.row

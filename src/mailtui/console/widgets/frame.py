@@ -179,7 +179,7 @@ class BottomLine(Widget):
         with line.prevent(Input.Changed):
             line.value = value
         line.cursor_position = len(value)
-        line.focus()
+        self.screen.set_focus(line)  # now: the next key is typed here
         self._changed = changed
 
     @property

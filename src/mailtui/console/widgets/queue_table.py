@@ -283,7 +283,7 @@ class QueueTable(ScrollView, can_focus=True):
     def _ask(self) -> None:
         if self.pages is not None and not self._working and self.pages.look(*self._window()) and self.is_attached:
             self._working = True
-            self.run_worker(self._fetch(), group="pages", exit_on_error=False)
+            self.run_worker(self._fetch, group="pages", exit_on_error=False)  # type: ignore[arg-type]
 
     async def _fetch(self) -> None:
         pages = self.pages
