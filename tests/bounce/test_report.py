@@ -3,6 +3,7 @@
 import email
 import email.policy
 import re
+from dataclasses import replace
 from email.message import EmailMessage
 from typing import Any
 
@@ -386,6 +387,15 @@ def test_the_octets_of_an_8_bit_message_are_kept_and_flagged() -> None:
         assert raw_parts(report)[2] == (
             original if changes.get("ret") != "HDRS" else original.partition(b"\r\n")[0] + b"\r\n"
         )
+
+
+def test_a_report_that_8_bit_content_had_no_way_is_7_bit_itself() -> None:
+    refused = replace(failure(), verdict=Verdict(Outcome.BOUNCED, 554, "5.6.3", "no 8BITMIME there", rule="8bitmime"))
+    original = "Received: x\r\nSubject: gr\u00fc\u00dfe\r\n\r\ngr\u00fc\u00dfe\r\n".encode()
+    report = make(refused, original=original, eight_bit=True)
+    assert report is not None and not report.eight_bit and report.content.isascii()
+    kind, content = returned(report)
+    assert kind == "text/rfc822-headers" and "Subject: gr" in content.decode("ascii")
 
 
 def test_a_7_bit_message_makes_a_7_bit_report() -> None:

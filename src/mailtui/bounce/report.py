@@ -73,7 +73,11 @@ def failure_report(
         due = [failure for failure in due if not _same_mailbox(failure.recipient.address, postmaster)]
     if not due or not recipient:
         return None
-    kind, returned = _returned(envelope, original, return_limit)
+    # No host of this next hop takes 8BITMIME, and our report may go the same way: it must be 7-bit to get there.
+    narrow = any(failure.verdict.rule == "8bitmime" for failure in due)
+    kind, returned = _returned(envelope, original, 0 if narrow else return_limit)
+    if narrow:
+        returned = returned.decode("ascii", "replace").replace("\ufffd", "?").encode("ascii")
     eight_bit = not returned.isascii()
     encoding = "8bit" if eight_bit else "7bit"
     parts = [

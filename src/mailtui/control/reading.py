@@ -153,8 +153,11 @@ class Reading:
 
     async def _trace(self, request: web.Request) -> web.Response:
         id, spool = request.match_info["id"], self.live.state_dir / "spool"
-        header = await self.live.read(lambda reader: answers.header(reader, id, spool))
-        return web.json_response(answers.trace(header, self.live.hostname, self.live.settings.trace.trusted))
+        own, trusted = self.live.hostname, self.live.settings.trace.trusted
+        # Hostile headers may take a second to read: not on the loop.
+        return web.json_response(
+            await self.live.read(lambda reader: answers.trace(answers.header(reader, id, spool), own, trusted))
+        )
 
     async def _history(self, request: web.Request) -> web.StreamResponse:
         query = answers.parse_query(request.query.get("query", ""), self.live.clock.now())
