@@ -11,7 +11,7 @@ import pytest
 
 from mailtui import ids
 from mailtui.clock import ManualClock
-from mailtui.delivery import scheduler
+from mailtui.delivery import handoff
 from mailtui.delivery.retry import JITTER
 from mailtui.queue.writer import Job
 from mailtui.relay import StartError
@@ -343,7 +343,7 @@ async def dns_idle(dns: DnsServer) -> None:
 async def test_more_than_the_hand_off_budget_waits_on_disk_and_all_of_it_is_delivered(
     relay_of: Start, hop: NextHop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "BUDGET_MESSAGES", 20)
+    monkeypatch.setattr(handoff, "BUDGET_MESSAGES", 20)
     gate = asyncio.Event()
 
     async def wait(line: str) -> Answer:

@@ -449,6 +449,15 @@ def test_nothing_typed_raises_anything_but_a_query_error(people: Filled, words: 
     reader.close()
 
 
+@pytest.mark.parametrize("words", [["-to:*", "due<5m"], ["-from:*", "from:ann@a.example"], ["-from:*", "due>5m"]])
+def test_what_can_never_match_beside_an_instant_term_finds_nothing(people: Filled, words: list[str]) -> None:
+    reader = Reader(people.state_dir, deadline=None)
+    for sort in ("arrived", "next_attempt"):
+        assert reader.list(parse(words, NOW), sort=sort) == []
+    assert reader.count(parse(words, NOW)).recipients == 0
+    reader.close()
+
+
 @given(
     st.lists(
         st.one_of(

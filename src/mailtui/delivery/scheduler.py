@@ -7,13 +7,13 @@ settled or parked again; memory depends on the connections and the hand-off budg
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mailtui.clock import Clock
 from mailtui.config import Settings
 from mailtui.delivery.attempt import Ended, Sender, Work
 from mailtui.delivery.controls import LIMIT, PAUSE, SUSPEND, Controls
+from mailtui.delivery.handoff import BUDGET_MESSAGES, Destination, Handoff
 from mailtui.delivery.hop import NextHop, Rate
 from mailtui.delivery.pool import Pool, Tasks
 from mailtui.delivery.settle import Settler
@@ -27,13 +27,6 @@ if TYPE_CHECKING:  # the store is an object that the relay gives us
 
 Rid = tuple[int, int]  # (message, ordinal)
 
-# The hand-off budget: what may be in memory between acceptance and settlement (architecture.md, step 3).
-BUDGET_MESSAGES = 2000
-BUDGET_BYTES = 32 * 1024 * 1024
-
-# One destination may hold this much of it, so that a slow one does not push the others' fresh mail into the database.
-SHARE = BUDGET_MESSAGES // 2
-
 # Recipients in one transaction (RFC 5321 section 4.5.3.1.8: every server takes 100).
 MAX_RECIPIENTS = 100
 
@@ -44,29 +37,6 @@ EXPIRED_STEP = 200
 LOOK_AGAIN = 1.0
 
 
-@dataclass(slots=True)
-class Destination:
-    """A destination with parked work, or with messages in memory."""
-
-    name: str
-    due: float | None = None  # when its first parked recipient is due, as far as is known
-    later: float | None = None  # what became due while a claim was under way
-    cursor: str = ""  # the submitter served last
-    claiming: bool = False
-    planning: bool = False
-    held: int = 0  # messages in memory
-    rate: Rate | None = None  # an operator's limit
-
-
-@dataclass(slots=True)
-class Held:
-    """A message in memory, and the recipients of it that are not settled yet."""
-
-    message: Message
-    left: set[int]
-    destinations: tuple[str, ...] = field(default=())
-
-
 class Scheduler:
     """One a relay. Give it what the store committed; `run` wakes what has come due; `drain` ends it."""
 
@@ -75,8 +45,8 @@ class Scheduler:
         settler: Settler,
     ) -> None:  # fmt: skip
         self.settings = settings
-        self.destinations: dict[str, Destination] = {}
-        self.held: dict[int, Held] = {}
+        self.memory = Handoff()
+        self.held, self.destinations = self.memory.held, self.memory.destinations
         self.draining = False
         self._down: set[str] = set()  # next hops that failed last
         self.tasks = Tasks()
@@ -94,7 +64,6 @@ class Scheduler:
         self._store = store
         self._router = router
         self._settler = settler
-        self._bytes = 0
         delivery = settings.delivery
         self.pool = Pool(
             clock,
@@ -111,17 +80,13 @@ class Scheduler:
 
     def admit(self, message: Message) -> bool:
         """Whether a new message may be handed over in memory; asked when it is submitted, so it counts from then on."""
-        size = message.envelope.size if message.body else 0
-        if self.controls.paused or self.draining:
+        if self.controls.paused or self.draining or not self.memory.has_room(message):
             return False
-        if len(self.held) >= BUDGET_MESSAGES or self._bytes + size > BUDGET_BYTES:
-            return False
-        destination = self.destinations.get(message.recipients[0].destination)
-        if destination is not None and (destination.held >= SHARE or (self._down and self._is_down(destination.name))):
+        if self._down and self._is_down(message.recipients[0].destination):
             return False
         if self.controls.restricting and self.controls.restricts(r.destination for r in message.recipients):
             return False
-        self._hold(message)
+        self.memory.hold(message)
         return True
 
     def committed(self, message: Message) -> None:
@@ -135,7 +100,7 @@ class Scheduler:
     def dropped(self, message: Message) -> None:
         """A message that was admitted did not get on disk after all."""
         if message.claimed:
-            self._forget(message, [r.ordinal for r in message.recipients])
+            self.memory.forget(message, [r.ordinal for r in message.recipients])
 
     def note_due(self, parked: Iterable[tuple[str, float]]) -> None:
         """These destinations have something parked that is due then: at start, after a settlement, after an action."""
@@ -147,41 +112,10 @@ class Scheduler:
         hop = self.pool.hops.get(_key(plan, destination)) if plan is not None else None
         return hop is not None and hop.failures > 0
 
-    def _hold(self, message: Message) -> None:
-        names = tuple({r.destination for r in message.recipients})
-        self.held[message.id] = Held(message, {r.ordinal for r in message.recipients}, names)
-        self._bytes += message.envelope.size if message.body else 0
-        for name in names:
-            self._destination(name).held += 1
-
-    def _forget(self, message: Message, ordinals: Sequence[int]) -> None:
-        """These recipients are settled or parked: with the last one, the message leaves memory."""
-        held = self.held.get(message.id)
-        if held is None:
-            return
-        held.left.difference_update(ordinals)
-        if not held.left:
-            del self.held[message.id]
-            self._bytes -= held.message.envelope.size if held.message.body else 0
-            for name in held.destinations:
-                destination = self.destinations[name]
-                destination.held -= 1
-                self._drop_idle(destination)
-
-    def _drop_idle(self, d: Destination) -> None:
-        if not d.held and d.due is None and not d.claiming and not d.planning:
-            self.destinations.pop(d.name, None)
-
     # -- claims ------------------------------------------------------------------------------------------------------
 
-    def _destination(self, name: str) -> Destination:
-        destination = self.destinations.get(name)
-        if destination is None:
-            destination = self.destinations[name] = Destination(name)
-        return destination
-
     def _due(self, name: str, due: float) -> None:
-        destination = self._destination(name)
+        destination = self.memory.destination(name)
         if destination.claiming:
             # The claim under way may have looked before this was parked: its answer must not make us forget it.
             destination.later = due if destination.later is None else min(due, destination.later)
@@ -210,7 +144,7 @@ class Scheduler:
         hop = self._hop(plan, destination.name)
         if self.controls.suspended(destination.name, hop.key):
             return  # resumed, it is looked at again
-        room = min(hop.room(now), max(1, BUDGET_MESSAGES - len(self.held)))
+        room = min(hop.room(now), self.memory.room())
         limit = self.controls.get(LIMIT, destination.name)
         if limit is not None:
             room = min(room, self._within(limit, destination))
@@ -245,7 +179,7 @@ class Scheduler:
             if self.draining:
                 self._store.park(message, message.recipients)
             else:
-                self._hold(message)
+                self.memory.hold(message)
                 self._dispatch(message)
         # Only now: the hop's room is what these have left of it.
         destination.claiming = False
@@ -253,7 +187,7 @@ class Scheduler:
         for due in (claimed.next_due, later):
             if due is not None:
                 self._due(destination.name, due)
-        self._drop_idle(destination)
+        self.memory.drop_idle(destination)
 
     def _within(self, limit: Control, destination: Destination) -> int:
         """How many messages more a limit allows a destination now."""
@@ -430,11 +364,11 @@ class Scheduler:
             self.note_due(due)
 
         self._settler.settle(work.message, work.plan, ended.results, committed, always=bool(wanted))
-        self._forget(work.message, [r.ordinal for r, _, _ in ended.results])
+        self.memory.forget(work.message, [r.ordinal for r, _, _ in ended.results])
 
     def settle_unsent(self, work: Work, ended: Ended) -> None:
         """Settle claimed recipients that an operator gave up: they were never handed over."""
-        self._hold(work.message)
+        self.memory.hold(work.message)
         self._settle(work, ended)
 
     def _decided(self, work: Work, hop: NextHop) -> None:
@@ -474,7 +408,7 @@ class Scheduler:
                     self._events.emit("error", text=f"{destination}: what has expired waits: {error}", level="warning")
                     return
                 for message in found:
-                    self._hold(message)
+                    self.memory.hold(message)
                     work = Work(message, message.recipients, plan)
                     self._settle(work, self._settler.shared(work, verdict))
                 more = bool(found)
@@ -482,7 +416,7 @@ class Scheduler:
     def park(self, message: Message, recipients: Sequence[Recipient]) -> None:
         """Give recipients back to the database, untried; they are noted again, or acted on, when that is on disk."""
         self._store.park(message, recipients, lambda: self._parked(message, recipients))
-        self._forget(message, [r.ordinal for r in recipients])
+        self.memory.forget(message, [r.ordinal for r in recipients])
 
     def _parked(self, message: Message, recipients: Sequence[Recipient]) -> None:
         for r in recipients:
@@ -509,7 +443,7 @@ class Scheduler:
         for held in list(self.held.values()):
             left = [r for r in held.message.recipients if r.ordinal in held.left]
             self._store.park(held.message, left)
-            self._forget(held.message, [r.ordinal for r in left])
+            self.memory.forget(held.message, [r.ordinal for r in left])
         return not self.held
 
     @property

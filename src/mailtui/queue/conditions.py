@@ -27,7 +27,8 @@ class Condition:
 
 
 TRUE = Condition("1")
-FALSE = Condition("0")
+# Never true, but not a constant: with one, SQLite 3.40 finds "no query solution" for INDEXED BY a partial index.
+FALSE = Condition("message < 0")
 
 
 @dataclass(frozen=True, slots=True)
