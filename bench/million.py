@@ -309,6 +309,6 @@ def _wait_gone(asker: Asker, over: float) -> None:
         status = json.loads(asker.ask("/v1/status")[1])
         if not status["queue"]["leaving"]:
             return
-        if time.monotonic() > over + 300:
-            raise BenchError(f"million: {status['queue']['leaving']} are leaving 300 s after the end of the grace")
+        if time.monotonic() > over + 600:
+            raise BenchError(f"million: {status['queue']['leaving']} are leaving 600 s after the end of the grace")
         time.sleep(1.0)

@@ -10,7 +10,7 @@ import pytest
 from mailtui.clock import ManualClock, rfc3339
 from mailtui.control.client import Client
 from mailtui.control.errors import VerbError
-from mailtui.queue.actions import Acted, Action
+from mailtui.queue.actions import CHUNK, Acted, Action
 from tests.end_to_end.conftest import Live, Start, smarthost
 from tests.queue import stores
 from tests.support.nexthop import Answer, NextHop
@@ -338,10 +338,11 @@ async def test_what_runs_when_the_relay_stops_ends_between_two_chunks(
 
     monkeypatch.setattr(parked.relay.store, "act", slow)
     found = await verb(parked, "queue.hold", "to:*")
-    assert (found["asked"], found["done"]) == (2500, 1000)
-    assert found["left_out"] == [{"why": "stopped before it", "recipients": 1500}]
+    done = 2 * CHUNK
+    assert (found["asked"], found["done"]) == (2500, done)
+    assert found["left_out"] == [{"why": "stopped before it", "recipients": 2500 - done}]
     [entry] = await journal(parked)
-    assert (entry["recipients"], entry["text"]) == (1000, "o1: asked 2500, done 1000, left out 1500")
+    assert (entry["recipients"], entry["text"]) == (done, f"o1: asked 2500, done {done}, left out {2500 - done}")
 
 
 async def test_an_order_goes_on_when_its_giver_hangs_up(parked: Live) -> None:

@@ -23,7 +23,7 @@ from mailtui.control.picture import Picture
 from mailtui.control.reads import Document
 from mailtui.control.verbs import LOSSY, UNDOABLE, WORLD, command_line
 from mailtui.queue import operations
-from mailtui.queue.actions import Acted, Action
+from mailtui.queue.actions import CHUNK, Acted, Action
 from mailtui.queue.chosen import STEP, Chosen, chosen
 from mailtui.queue.database import open_reader
 from mailtui.queue.freezing import FrozenSet
@@ -38,10 +38,6 @@ SAMPLE = 5
 
 # A recipient may be claimed again between its withdrawal and the action: after so many rounds it is left out.
 ROUNDS = 5
-
-# Recipients in one commit. Half of what the store takes: mail that arrives meanwhile shares its commit with a chunk and
-# waits for that, half as long with chunks of half the size.
-CHUNK = 500
 
 # What runs when the relay stops gets this long to end at the next chunk, in seconds.
 PATIENCE = 2.0

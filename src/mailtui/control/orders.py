@@ -55,6 +55,8 @@ def wanted(
     elif frozen is None and not (query or "").strip() and verb.query == NEEDS_QUERY:
         raise VerbError(f"{' '.join(verb.words)} needs a QUERY; everything is to:*", WRONG)
     text = frozen.query.text if frozen is not None else (query or "").strip()
+    if not text and verb.query == NEEDS_QUERY:
+        text = "to:*"  # a set of everything: the command that repeats it has to say so
     return Wanted(verb, who, text, frozen, given, values, reason, expect)
 
 

@@ -23,7 +23,11 @@ if TYPE_CHECKING:  # the store is an object that the relay gives us
     from mailtui.queue.store import Store
 
 # Recipients whose grace has ended that are taken out in one step.
-LEAVING_STEP = 200
+LEAVING_STEP = 20
+
+# After a step the traffic has the writer for as long as the step took, at most this long, in seconds: who has been
+# given up is in no hurry.
+MOST_REST = 0.1
 
 # A step that could not be written is tried again after this many seconds.
 LOOK_AGAIN = 5.0
@@ -168,12 +172,16 @@ class Operating:
         """Settle what has left, step by step, beside the traffic."""
         try:
             while True:
+                begun = self._clock.monotonic()
                 found = await self._store.claim_leaving(LEAVING_STEP)
                 for leaving in found:
                     self._settle(leaving)
+                    await asyncio.sleep(0)  # a report is a millisecond of work: other mail goes between two
                 if not found:
                     break
-                await asyncio.sleep(0)
+                await self._store.writer.call(lambda tx: None)  # settled, with the reports, before the next step
+                rest = min(MOST_REST, self._clock.monotonic() - begun)
+                await asyncio.sleep(rest)
         except Exception as error:  # a full disk, say; a grace that has ended is no hurry
             self._events.emit("error", text=f"what leaves the queue waits: {error}", level="warning")
             self.note_leaving(self._clock.now() + LOOK_AGAIN)

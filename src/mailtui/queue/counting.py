@@ -2,7 +2,9 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from mailtui.model import State
 from mailtui.queue.leads import filters, gather, short, states_of
@@ -52,12 +54,13 @@ def count(
     destinations: Sequence[int] | None,
     claimed: Collection[Rid],
     active: frozenset[Rid],
+    whole: "LeavingWhole",
     pace: Pace,
 ) -> Counts:
     """How much matches; a message counts once, whether its matching recipients are parked or claimed."""
     if query.everything:
         states = _states(connection)
-        messages, octets = _present(connection, states)
+        messages, octets = _present(connection, states, whole, exact=True)
         return Counts(messages, sum(states.values()) - states[State.LEAVING], octets)
     states_asked = states_of(query)
     parked = query.rows is not None
@@ -100,10 +103,10 @@ def _parked_of(
     return [row[0] for row in connection.execute(sql, (json.dumps(list(messages)), *flat(pieces))).fetchall()]
 
 
-def totals(connection: sqlite3.Connection, active: frozenset[Rid]) -> Totals:
+def totals(connection: sqlite3.Connection, active: frozenset[Rid], whole: "LeavingWhole") -> Totals:
     """The queue in figures. Active recipients are `queued` or `deferred` on disk and count as `active` here."""
     states = _states(connection)
-    messages, octets = _present(connection, states)
+    messages, octets = _present(connection, states, whole, exact=False)
     recipients = sum(states.values()) - states[State.LEAVING]
     busy = 0
     for state, number in connection.execute(STATES_OF, (json.dumps(sorted(active)),)).fetchall():
@@ -135,10 +138,31 @@ def _states(connection: sqlite3.Connection) -> dict[State, int]:
     return counts
 
 
-def _present(connection: sqlite3.Connection, states: dict[State, int]) -> tuple[int, int]:
+@dataclass(slots=True)
+class LeavingWhole:
+    """What LEAVING_WHOLE said last: while 50,000 are leaving, the database is asked only now and then."""
+
+    recipients: int = -1  # leaving, when it was asked
+    until: float = 0.0
+    messages: int = 0
+    octets: int = 0
+
+    def ask(self, connection: sqlite3.Connection, recipients: int, *, exact: bool) -> None:
+        """Asked anew when the number of leaving recipients has changed; unless `exact`, a twentieth of the time."""
+        begun = time.monotonic()
+        if recipients == self.recipients or (not exact and begun < self.until):
+            return
+        self.messages, self.octets = connection.execute(LEAVING_WHOLE).fetchone()
+        self.recipients = recipients
+        self.until = begun + 20 * (time.monotonic() - begun)
+
+
+def _present(
+    connection: sqlite3.Connection, states: dict[State, int], whole: LeavingWhole, *, exact: bool
+) -> tuple[int, int]:
     """(messages, octets) of which something is not leaving."""
     messages, octets = meta(connection, MESSAGES), meta(connection, BYTES)
     if states[State.LEAVING]:
-        gone = connection.execute(LEAVING_WHOLE).fetchone()
-        messages, octets = messages - gone[0], octets - gone[1]
+        whole.ask(connection, states[State.LEAVING], exact=exact)
+        messages, octets = messages - whole.messages, octets - whole.octets
     return messages, octets

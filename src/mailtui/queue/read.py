@@ -103,6 +103,7 @@ class Reader:
         self._connection.set_progress_handler(self._late, CHECK_EVERY)
         self._monotonic = monotonic
         self._deadline = deadline
+        self._leaving = counting.LeavingWhole()
         self._until: float | None = None
         self._interrupted = False
         self._computed: dict[str, tuple[float, Any]] = {}
@@ -163,7 +164,9 @@ class Reader:
         """How much matches. The whole queue is known at once; anything else is counted through an index or a scan."""
         with self._snapshot():
             destinations = destinations_of(self._connection, query)
-            return counting.count(self._connection, query, destinations, claimed, active, self._pace(progress))
+            return counting.count(
+                self._connection, query, destinations, claimed, active, self._leaving, self._pace(progress)
+            )
 
     def freeze(
         self,
@@ -233,7 +236,7 @@ class Reader:
     def totals(self, active: frozenset[Rid] = frozenset()) -> Totals:
         """The queue in figures, for `status`; what is leaving counts in `leaving` only."""
         with self._snapshot():
-            return counting.totals(self._connection, active)
+            return counting.totals(self._connection, active, self._leaving)
 
     def orphans(self) -> Rids:
         """Recipients that a relay which did not stop cleanly has left claimed: pass them as `claimed`.
