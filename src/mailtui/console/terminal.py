@@ -28,6 +28,9 @@ from mailtui.control.clean import clean
 # the operator is not there any more.
 STALL = 60.0
 
+# How often the watchdog looks, in seconds; the console beats four times in one.
+LOOK = 1.0
+
 _MOUSE = ("\x1b[?1000{0}", "\x1b[?1003{0}", "\x1b[?1015{0}", "\x1b[?1006{0}")
 
 
@@ -117,12 +120,15 @@ class Watchdog:
         self._beat = time.monotonic()
 
     def _run(self) -> None:
-        told = False
-        while not self._done.wait(1.0):
+        told, late, beat = False, 0.0, self._beat
+        while not self._done.wait(LOOK):
             if not told and _hung_up():
                 told = True
                 self._leave()
-            if time.monotonic() - self._beat > self._stall:
+            # Counted in our own turns: a process that was stopped (Ctrl+Z, a frozen machine) has missed them as well.
+            late = late + LOOK if self._beat == beat else 0.0
+            beat = self._beat
+            if late > self._stall:
                 self._end()
 
     def _end(self) -> None:
