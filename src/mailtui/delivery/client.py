@@ -249,7 +249,6 @@ class Session:
     def __init__(self, clock: Clock, watchdog: Watchdog, hostname: str) -> None:
         self.extensions: dict[str, str] = {}
         self.used = 0  # transactions so far
-        self.idle_since = 0.0
         self.connect_time = 0.0
         self.host = ""
         self.address = ""
