@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 
 from mailtui.console.message.paper import Paper
@@ -92,6 +93,17 @@ async def test_the_dialogue_of_an_attempt_is_one_enter_away() -> None:
         assert isinstance(app.screen, MessageScreen)
         await pilot.press("k", "enter")
         await until(pilot, lambda: "REPLY   451 4.7.1 greylisted" in text(app))
+
+
+async def test_a_key_typed_right_after_a_tab_is_for_that_tab() -> None:
+    app = FakeFrame(a_link())
+    async with app.run_test(size=(160, 48)) as pilot:
+        await opened(pilot, app)
+        await until(pilot, lambda: "older" in text(app))
+        for key in ("t", "a", "j", "enter"):  # all of them there before the first is looked at
+            app.post_message(events.Key(key, key if len(key) == 1 else "\r"))
+        await until(pilot, lambda: "EHLO relay1" in text(app))
+        assert "REPLY   451 4.7.1 older" in text(app)
 
 
 async def test_the_body_is_bounded_and_can_be_seen_raw_and_in_hex() -> None:

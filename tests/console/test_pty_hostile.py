@@ -191,14 +191,15 @@ async def message(shown: Terminal) -> None:
     shown.press("g")
     await shown.until(partial(is_under_cursor, shown, FIRST))
     shown.press("\r")
-    await shown.until("WHY", "Limiter")
+    await shown.until(" Queue > ", " WHY  trace ", "Limiter")  # the card of the queue has the reason as well
     tabs = [
-        ("t", "DELAY"), ("a", "TOOK"), ("\r", "SPENT"), ("a", "TOOK"), ("m", "neutralised below"),
-        ("b", "B raw and hex"), ("B", "as stored"), ("B", "octets, "), ("L", "SPENT"),
+        ("t", " TRACE ", "DELAY"), ("a", " ATTEMPTS ", "TOOK"), ("\r", " ATTEMPTS ", "SPENT"),
+        ("a", " ATTEMPTS ", "TOOK"), ("m", " HEADERS ", "neutralised below"), ("b", " BODY ", "B raw and hex"),
+        ("B", " BODY ", "as stored"), ("B", " BODY ", "octets, "), ("L", " TLS ", "SPENT"),
     ]  # fmt: skip
-    for tab, text in tabs:
-        shown.press(tab)
-        await shown.until(text)
+    for key, tab, text in tabs:
+        shown.press(key)
+        await shown.until(partial(is_tab, shown, tab), text)
         for key in ("\x04", "\x04", "G", "g"):
             shown.press(key)
             await shown.changed(0.1)
@@ -272,6 +273,11 @@ async def type_filter(shown: Terminal, text: str) -> None:
     await shown.until(lambda: shown.lines[-2].startswith(" /"))
     shown.press(text + "\r")
     await shown.until(lambda: not shown.lines[-2].startswith(" /"))
+
+
+def is_tab(shown: Terminal, tab: str) -> bool:
+    """True if the line of tabs has this one chosen."""
+    return tab in shown.lines[2]
 
 
 def is_under_cursor(shown: Terminal, recipient: str) -> bool:

@@ -77,7 +77,29 @@ class Paper(VerticalScroll, can_focus=True):
             self._width = self.width
             self.post_message(self.Resized())
 
+    @property
+    def _aimed(self) -> "Paper":
+        """The sheet that keys are for: one typed right after a change of tab still comes to the sheet of before."""
+        focused = self.screen.focused
+        return focused if isinstance(focused, Paper) else self
+
     def action_step(self, by: int) -> None:
+        self._aimed.step(by)
+
+    def action_far(self, way: int) -> None:
+        self._aimed.far(way)
+
+    def action_sheet(self, by: int) -> None:
+        paper = self._aimed
+        paper.scroll_relative(y=by * max(1, paper.size.height - 1), animate=False)
+
+    def action_choose(self) -> None:
+        paper = self._aimed
+        if paper._choices:
+            paper.post_message(self.Chosen(paper, paper.chosen))
+
+    def step(self, by: int) -> None:
+        """Over the choices, or a line further."""
         if not self._choices:
             self.scroll_relative(y=by, animate=False)
             return
@@ -87,14 +109,8 @@ class Paper(VerticalScroll, can_focus=True):
         if not top <= line < top + height:
             self.scroll_to(y=line if line < top else line - height + 1, animate=False)
 
-    def action_far(self, way: int) -> None:
+    def far(self, way: int) -> None:
+        """To the first or the last line, and choice."""
         if self._choices:
-            self.action_step(way * len(self._choices))
+            self.step(way * len(self._choices))
         self.scroll_to(y=0 if way < 0 else self.max_scroll_y, animate=False)
-
-    def action_sheet(self, by: int) -> None:
-        self.scroll_relative(y=by * max(1, self.size.height - 1), animate=False)
-
-    def action_choose(self) -> None:
-        if self._choices:
-            self.post_message(self.Chosen(self, self.chosen))

@@ -149,7 +149,7 @@ class MessageScreen(Screen[tuple[FrozenSet, int] | None]):
             self.query_one(f"#heading-{name}", Lines).set_class(name in shown, "shown")
         for side, names in (("#left", LEFT), ("#right", RIGHT)):
             self.query_one(side).display = any(name in shown for name in names)
-        self.query_one(f"#{self.tab}", Paper).focus()
+        self.set_focus(self.query_one(f"#{self.tab}", Paper))  # at once: the next key may be there already
         self._write_frame()
 
     # Reading
