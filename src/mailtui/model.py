@@ -107,6 +107,7 @@ class TlsPolicy:
     level: str  # none | may | encrypt | verify | dane | dane-only | mta-sts
     source: str  # "route", "default", "config", ...
     why: str
+    match: tuple[str, ...] = ()  # names that a certificate may have besides the host's
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,11 @@ class PlannedHost:
     error: str = ""
     temporary: bool = False
     tls: TlsPolicy | None = None
+    scheme: str = "smtp"  # smtp | smtps | lmtp
+    path: str = ""  # of a Unix socket (lmtp:unix:PATH)
+    auth: str = ""  # the user name to log in with, "" for none
+    source: str = ""  # the address to send from, "" for that of the configuration
+    domain: str = ""  # whose host it is: the recipient's domain, or the one that a route names
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +192,7 @@ class Attempt:
     tls: TlsFacts = field(default_factory=TlsFacts)
     delays: Delays = field(default_factory=Delays)
     transcript: str = ""
+    onward: str = ""  # who reports on what was delivered: "dsn" the next hop, "final" nobody else; "" it cannot
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,9 @@ T = TypeVar("T")
 # Pruning, vacuuming, forgetting idle next hops: a small step this often, in seconds.
 TIDY = 60.0
 
-# The writer thread wants the interpreter back for every statement; at Python's default of 5 ms each hand-over would
-# cost more than the statement (measured: speed.md).
-SWITCH_INTERVAL = 0.0005
+# The writer thread wants the interpreter back after every sync, and a scan of the queue must not keep it from the loop:
+# Python's default of 5 ms is as long as a whole group of messages takes.
+SWITCH_INTERVAL = 0.001
 
 # Young objects before a garbage collection: a message in flight is about a hundred, and reference counts free them.
 GC_THRESHOLD = 100_000

@@ -90,6 +90,30 @@ async def test_stopping_writes_what_is_waiting(tmp_path: Path, monkeypatch: pyte
     assert len(states(tmp_path)) == 30
 
 
+async def test_light_jobs_wait_for_a_turn_of_the_loop_and_go_together(tmp_path: Path) -> None:
+    async with opened(tmp_path, claim=True) as store:
+        first = await accept(store)
+        before = store.writer.commits
+        futures = [store.accept(message(store)) for _ in range(10)]
+        store.settle(first, [delivered(first.recipients[0])])
+        assert await outcomes(*futures) == [None] * 10
+        assert store.writer.commits - before == 1
+        assert (first.id, 1) not in states(tmp_path)
+
+
+async def test_a_lock_held_by_somebody_else_does_not_hold_up_the_loop(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        with closing(sqlite3.connect(path_of(tmp_path), isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            future = store.accept(message(store))
+            for _ in range(10):  # turns of the loop: it goes round while the writer's thread waits for the lock
+                await asyncio.sleep(0)
+            assert not future.done()
+            other.execute("ROLLBACK")
+        assert await outcomes(future) == [None]
+        assert not store.writer.full
+
+
 # -- bad jobs --------------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +190,8 @@ async def test_one_who_cannot_hear_does_not_keep_the_others_from_hearing(tmp_pat
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "RETRY_AFTER", 0.002)
+    monkeypatch.setattr(writer_module, "LOCK_PATIENCE", 0.002)
+    monkeypatch.setattr(writer_module, "LOCK_STEP", 0.001)
 
 
 async def fill(store: Store) -> None:
@@ -351,7 +377,6 @@ async def test_a_lock_held_by_somebody_else_is_waited_for(tmp_path: Path, impati
     async with opened(tmp_path, claim=True) as store:
         made = await accept(store)
         await on_writer(store, lambda conn: None)
-        store.writer._conn.execute("PRAGMA busy_timeout = 0")
         heard: list[bool] = []
         with closing(sqlite3.connect(path_of(tmp_path), isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")

@@ -23,6 +23,9 @@ PAGE_SIZE = 4096
 # it write hot pages more often.
 CHECKPOINT_PAGES = 4000
 
+# Somebody else's lock on the database is waited for this long when it is opened, in seconds.
+OPEN_PATIENCE = 5.0
+
 # After a checkpoint the WAL file is cut back to this, should a long read have let it grow.
 WAL_LIMIT = 64 * 1024 * 1024
 
@@ -72,7 +75,9 @@ def open_writer(state_dir: Path) -> sqlite3.Connection:
     conn: sqlite3.Connection | None = None
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+        conn = sqlite3.connect(
+            path, timeout=OPEN_PATIENCE, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
         _check_owner(conn, path)
         conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         if conn.execute("PRAGMA page_count").fetchone()[0] == 0:
@@ -84,6 +89,7 @@ def open_writer(state_dir: Path) -> sqlite3.Connection:
         conn.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         conn.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
         _migrate(conn)
+        conn.execute("PRAGMA busy_timeout = 0")  # from now on it is the writer that waits: not on the loop
     except BaseException as error:
         if conn is not None:
             conn.close()

@@ -1,7 +1,7 @@
 """One transaction of the writer: what its jobs gather is written in bulk at its end.
 
 Promises: within a batch, inserts come before deletes, and counters and totals change together with the rows they
-count. Used by the writer thread only.
+count. Used by the writer only, one batch at a time.
 """
 
 import json

@@ -1,9 +1,14 @@
-"""The writer: one thread, the only read-write connection, group commit.
+"""The writer: the only read-write connection, group commit.
 
 Promises: what arrived while the last transaction was syncing goes into the next one, with no timed wait for a job that
 somebody waits for; a job's future is resolved after its COMMIT has synced; a bad job fails alone; jobs marked `keep`
 (settlements) survive a full disk and are tried again until they are in; after a failed sync nothing is acknowledged,
 `on_fatal` is called, and every job that waits, or comes later, is told that the store has failed.
+
+One batch at a time. What may take long is done by the thread of the writer: each COMMIT, for it syncs, and statements
+of all jobs but the light ones. A batch of light jobs has its statements run on the loop, where it is made: a dozen of
+them take a millisecond there, but in a thread each one waits for the loop to hand over the interpreter, and the
+clients wait with it (measured: 1.4 times the messages a second).
 """
 
 import asyncio
@@ -12,8 +17,10 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mailtui.queue.database import PAGE_SIZE, StoreError
@@ -35,6 +42,12 @@ PATIENCE = 0.01
 
 # A settlement that did not fit on the disk is tried again after this many seconds; without one, an empty write is.
 RETRY_AFTER = 1.0
+
+# Somebody else's lock on the database is waited for this long, and looked at this often, in seconds. Only the thread
+# waits; SQLite's own waiting is off.
+LOCK_PATIENCE, LOCK_STEP = 5.0, 0.01
+
+_DEAD = "the queue's database cannot be written any more"
 
 # Codes after which the same transaction may work later: the disk is full, an allocation failed, or somebody else holds
 # the database locked (an operator with sqlite3).
@@ -59,17 +72,18 @@ class Job:
     size: int = 0
     keep: bool = False
     patient: bool = False  # nobody waits for it: it rides with the next job for whom somebody does
+    light: bool = False  # a few rows at places that are in memory: its statements may run on the loop
     result: Any = None
     error: BaseException | None = field(default=None)
 
 
 class Writer:
-    """Owns the connection from `start` to `stop`. `submit` may be called from the loop only."""
+    """Owns the connection from `start` to `stop`. To be called from the loop only."""
 
     def __init__(
         self, conn: sqlite3.Connection, loop: asyncio.AbstractEventLoop, on_fatal: Callable[[BaseException], None]
     ) -> None:
-        self.waiting = 0  # octets of bodies submitted and not yet committed; the loop's view
+        self.waiting = 0  # octets of bodies submitted and not yet committed
         self.dead = False  # the thread has ended by an exception: nothing is written any more
         self.full = False  # the last transaction did not fit; kept jobs are being retried
         self.commits = 0
@@ -79,10 +93,16 @@ class Writer:
         self._conn = conn
         self._loop = loop
         self._on_fatal = on_fatal
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: deque[Job] = deque()
+        self._hurried = 0  # of them, those for whom somebody waits
         self._kept: list[Job] = []
+        self._busy = False  # a batch is being written
+        self._turn: asyncio.Handle | None = None  # of the loop, in which the next batch begins
+        self._later = False  # that is when PATIENCE or RETRY_AFTER is over
         self._domains = Domains(conn)
         self._stopping = False
+        self._stopped: asyncio.Future[None] = loop.create_future()
+        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
     def start(self) -> None:
@@ -90,10 +110,17 @@ class Writer:
 
     def submit(self, job: Job) -> None:
         if self.dead:
-            self._loop.call_soon(job.done, None, StoreError("the queue's database cannot be written any more"))
+            self._loop.call_soon(job.done, None, StoreError(_DEAD))
             return
         self.waiting += job.size
-        self._jobs.put(job)
+        self._jobs.append(job)
+        if not job.patient:
+            self._hurried += 1
+        if not self._busy and not self._kept:
+            if job.light or job.patient:
+                self._soon()
+            else:
+                self._begin()
 
     def call(self, work: Work, *, keep: bool = False) -> asyncio.Future[Any]:
         """Run `work` in a transaction; its result after the commit. `keep`: a full disk delays it, no more."""
@@ -109,89 +136,132 @@ class Writer:
         self.submit(Job(work, done, keep=keep))
         return future
 
-    def _checkpoint(self) -> None:
-        """At the end of the thread: the database file is whole without its log."""
-        try:
-            self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.Error:
-            pass  # the next relay reads the log
+    async def stop(self) -> None:
+        """Commit what is waiting and end the thread."""
+        self._stopping = True
+        if not self._busy:
+            self._begin()
+        await self._stopped
+        await self._loop.run_in_executor(None, self._thread.join)
 
-    def stop(self) -> None:
-        """Commit what is waiting and end the thread; blocks until it has."""
-        self._jobs.put(None)
-        self._thread.join()
+    # -- batches: on the loop ----------------------------------------------------------------------------------------
 
-    # -- the thread --------------------------------------------------------------------------------------------------
+    def _soon(self) -> None:
+        """See to the next batch: when this turn of the loop is over, so that all of it goes together; patient jobs
+        later, unless one comes that is not; what did not fit on the disk after a while."""
+        hurry = self._hurried > 0 and not self._kept
+        if self._turn is not None:
+            if not (hurry and self._later):
+                return
+            self._turn.cancel()
+            self._turn = None
+        if hurry:
+            self._later = False
+            self._turn = self._loop.call_soon(self._begin)
+        elif self._kept or self._jobs or self.full:
+            self._later = True
+            self._turn = self._loop.call_later(RETRY_AFTER if self._kept or self.full else PATIENCE, self._begin)
 
-    def _run(self) -> None:
-        batch: list[Job] = []
-        try:
-            while not self._stopping or self._kept:
-                batch = self._collect()
-                if batch or self.full:
-                    self._write(batch)
-            self._checkpoint()
-            self._conn.close()
-        except BaseException as error:
-            with contextlib.suppress(sqlite3.Error):
-                self._conn.close()
-            self._loop.call_soon_threadsafe(self._died, error, batch)
-
-    def _died(self, error: BaseException, batch: list[Job]) -> None:
-        """On the loop: the thread has ended by an exception."""
-        self.dead = True
-        self._on_fatal(error)
-        jobs = list(batch)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                job = self._jobs.get_nowait()
-                if job is not None:
-                    jobs.append(job)
-        for job in jobs:
-            job.result, job.error = None, StoreError(f"the queue's database cannot be written any more: {error}")
-        self._resolve(jobs)
+    def _begin(self) -> None:
+        """Write the next batch, if there is something to write."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        if self._busy or self.dead:
+            return
+        batch = self._collect()
+        if not batch and not self.full:
+            if self._stopping:
+                self._busy = True
+                self._orders.put(None)
+            return
+        self._busy = True
+        begun = time.perf_counter()
+        if batch and not self.full and all(job.light for job in batch):
+            try:
+                tx = self._execute(batch)
+            except Exception:  # the thread will see what it is
+                with contextlib.suppress(sqlite3.Error):
+                    self._rollback()
+            else:
+                self._orders.put(partial(self._finish, batch, tx, begun))
+                return
+        self._orders.put(partial(self._write, batch, begun))
 
     def _collect(self) -> list[Job]:
-        """Wait for the first job, then take what else is there; the jobs kept from a full disk come first."""
-        kept, self._kept = self._kept, []
-        batch = kept
-        try:
-            if kept:
-                time.sleep(0 if self._stopping else RETRY_AFTER)
-                job = self._jobs.get_nowait()
-            elif self.full:
-                job = self._jobs.get(timeout=RETRY_AFTER)
-            else:
-                job = self._jobs.get()
-            size = 0
-            patient = not batch
-            until = time.monotonic() + PATIENCE
-            while True:
-                if job is None:
-                    self._stopping = True
-                    break
-                batch.append(job)
-                size += job.size
-                patient = patient and job.patient
-                if len(batch) >= MAX_JOBS or size >= MAX_BYTES:
-                    break
-                if patient and self._jobs.empty():
-                    job = self._jobs.get(timeout=max(0.0, until - time.monotonic()))
-                else:
-                    job = self._jobs.get_nowait()
-        except queue.Empty:
-            pass
+        """What is there, the jobs kept from a full disk first."""
+        batch, self._kept = self._kept, []
+        jobs, size = self._jobs, sum(job.size for job in batch)
+        while jobs and len(batch) < MAX_JOBS and size < MAX_BYTES:
+            job = jobs.popleft()
+            batch.append(job)
+            size += job.size
+            if not job.patient:
+                self._hurried -= 1
         return batch
 
-    def _write(self, batch: list[Job]) -> None:
+    def _written(self, done: list[Job], kept: list[Job]) -> None:
+        """A batch is over: everybody of it hears, and what came meanwhile is the next one."""
+        self._busy = False
+        self._kept = kept
+        self._resolve(done)
+        if self._stopping:
+            self._begin()
+        else:
+            self._soon()
+
+    def _resolve(self, batch: list[Job]) -> None:
+        for job in batch:
+            self.waiting -= job.size
+            try:
+                job.done(job.result, job.error)
+            except Exception as error:  # the others of the batch hear all the same
+                self._on_fatal(error)
+
+    def _died(self, error: BaseException, batch: list[Job]) -> None:
+        """The thread has ended by an exception."""
+        self.dead = True
+        self._on_fatal(error)
+        jobs = [*batch, *self._kept, *self._jobs]
+        self._kept = []
+        self._jobs.clear()
+        for job in jobs:
+            job.result, job.error = None, StoreError(f"{_DEAD}: {error}")
+        self._resolve(jobs)
+        self._stopped.set_result(None)
+
+    # -- batches: in the thread --------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (order := self._orders.get()) is not None:
+            try:
+                order()
+            except BaseException as error:
+                with contextlib.suppress(sqlite3.Error):
+                    self._conn.close()
+                self._loop.call_soon_threadsafe(self._died, error, order.args[0])  # type: ignore[attr-defined]
+                return
+        self._checkpoint()
+        self._conn.close()
+        self._loop.call_soon_threadsafe(self._stopped.set_result, None)
+
+    def _write(self, batch: list[Job], begun: float) -> None:
+        """Statements and commit."""
+        self._try(batch, lambda: self._commit(self._execute(batch, LOCK_PATIENCE), len(batch), begun))
+
+    def _finish(self, batch: list[Job], tx: Transaction, begun: float) -> None:
+        """The commit of a batch whose statements were run on the loop."""
+        self._try(batch, lambda: self._commit(tx, len(batch), begun))
+
+    def _try(self, batch: list[Job], commit: Callable[[], None]) -> None:
         try:
-            self._commit(batch)
+            commit()
             self.full = False
         except sqlite3.Error as error:
             self._rollback()
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in PASSING:
-                self._did_not_fit(batch, error)
+                self._did_not_fit([], batch, error)
                 return
             if code in FATAL:
                 raise
@@ -200,12 +270,19 @@ class Writer:
             self._rollback()
             self._one_by_one(batch)
         else:
-            self._loop.call_soon_threadsafe(self._resolve, batch)
+            self._loop.call_soon_threadsafe(self._written, batch, [])
 
-    def _commit(self, batch: list[Job]) -> None:
-        """Everything in one transaction; nothing of it if anything fails."""
-        begun = time.perf_counter()
-        self._conn.execute("BEGIN IMMEDIATE")
+    def _execute(self, batch: list[Job], patience: float = 0.0) -> Transaction:
+        """The statements of a batch in a transaction that is not committed. Nothing of it stays if anything fails."""
+        while True:
+            try:
+                self._conn.execute("BEGIN IMMEDIATE")
+                break
+            except sqlite3.OperationalError as error:  # an operator with sqlite3, say, holds the database locked
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or patience <= 0:
+                    raise
+                time.sleep(LOCK_STEP)
+                patience -= LOCK_STEP
         if self.full:
             self._conn.execute(messages.PROBE)
         tx = Transaction(self._conn, self._domains)
@@ -213,49 +290,51 @@ class Writer:
             job.result = job.work(tx)
             job.error = None
         tx.flush()
+        return tx
+
+    def _commit(self, tx: Transaction, jobs: int, begun: float) -> None:
         self._conn.execute("COMMIT")
         self._domains.committed()
         self.commits += 1
-        self.largest_group = max(self.largest_group, len(batch))
+        self.largest_group = max(self.largest_group, jobs)
         self.worst_commit = max(self.worst_commit, time.perf_counter() - begun)
         for act in tx.after:
             with contextlib.suppress(OSError):  # a file that stays without its rows is removed at the next start
                 act()
 
     def _rollback(self) -> None:
+        self._domains.rolled_back()
         if self._conn.in_transaction:
             self._conn.execute("ROLLBACK")
-        self._domains.rolled_back()
 
     def _one_by_one(self, batch: list[Job]) -> None:
         """One of the jobs is bad: a transaction each, so that it fails alone."""
         done: list[Job] = []
         for number, job in enumerate(batch):
             try:
-                self._commit([job])
+                self._commit(self._execute([job], LOCK_PATIENCE), 1, time.perf_counter())
             except Exception as error:
                 self._rollback()
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                 if code in FATAL:
                     raise
                 if code in PASSING:
-                    self._loop.call_soon_threadsafe(self._resolve, done)
-                    self._did_not_fit(batch[number:], error)
+                    self._did_not_fit(done, batch[number:], error)
                     return
                 job.error = error
             done.append(job)
-        self._loop.call_soon_threadsafe(self._resolve, done)
+        self._loop.call_soon_threadsafe(self._written, done, [])
 
-    def _did_not_fit(self, batch: list[Job], error: Exception) -> None:
+    def _did_not_fit(self, done: list[Job], batch: list[Job], error: Exception) -> None:
         """The disk is full: settlements are kept for later, everything else is refused now."""
         self.full = True
         self.on_full()
         self._shorten_wal()
         refused = [job for job in batch if not job.keep or self._stopping]
-        self._kept = [job for job in batch if job.keep and not self._stopping]
+        kept = [job for job in batch if job.keep and not self._stopping]
         for job in refused:
             job.error = StoreError(f"the queue cannot be written now: {error}")
-        self._loop.call_soon_threadsafe(self._resolve, refused)
+        self._loop.call_soon_threadsafe(self._written, done + refused, kept)
 
     def _shorten_wal(self) -> None:
         """Copy the WAL back and cut it off: what it took of the disk is room for settlements."""
@@ -265,14 +344,12 @@ class Writer:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in FATAL:
                 raise
 
-    def _resolve(self, batch: list[Job]) -> None:
-        """On the loop: everybody of the batch hears."""
-        for job in batch:
-            self.waiting -= job.size
-            try:
-                job.done(job.result, job.error)
-            except Exception as error:  # the others of the batch hear all the same
-                self._on_fatal(error)
+    def _checkpoint(self) -> None:
+        """At the end of the thread: the database file is whole without its log."""
+        try:
+            self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error:
+            pass  # the next relay reads the log
 
 
 def housekeeping(tx: Transaction) -> int:
