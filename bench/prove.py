@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import dead, kill, million, procs, rss, sync, through
+from bench import big, dead, kill, million, procs, rss, slow, sync, through
 from bench.procs import BenchError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.prove", description=__doc__)
-    parser.add_argument("proof", nargs="*", help="through, kill, sync, dead, rss, million (default: all of them)")
+    known = "through, kill, sync, dead, rss, slow, big, million"
+    parser.add_argument("proof", nargs="*", help=f"{known} (default: all of them)")
     parser.add_argument("--rounds", type=int, default=20, help="of kill")
     parser.add_argument("--seed", type=int, help="of kill, to repeat one")
     parser.add_argument("--rows", type=int, default=million.ROWS, help="of million")
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "kill": lambda: kill.prove(options.rounds, options.seed),
         "dead": dead.prove,
         "rss": rss.prove,
+        "slow": slow.prove,
+        "big": big.prove,
         "million": lambda: million.prove(
             options.rows, cache=options.cache, calls=options.calls, to_sink=options.to_sink
         ),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailtui.address import AddressError, destination_of, parse_mailbox, parse_parameters, parse_path
+from mailtui.address import AddressError, destination_of, parse_mailbox, parse_parameters, parse_path, with_ascii_domain
 
 
 @pytest.mark.parametrize(
@@ -135,6 +135,25 @@ def test_good_paths(raw, text, rest):
 def test_what_is_no_path(raw):
     with pytest.raises(AddressError):
         parse_path(raw, utf8=False)
+
+
+def test_ascii_form_of_a_mailbox():  # X17
+    assert with_ascii_domain("a@B.example") == "a@B.example"
+    assert with_ascii_domain('"a b"@m\u00fcnchen.example') == '"a b"@xn--mnchen-3ya.example'
+    assert with_ascii_domain("\u00fc@m\u00fcnchen.example") is None
+    assert with_ascii_domain("\u00fc@b.example") is None
+
+
+def test_parameters_beyond_ascii():  # X15, S23
+    assert parse_parameters("ORCPT=utf-8;\u00fc@b".encode(), utf8=True) == [("ORCPT", "utf-8;\u00fc@b")]
+    with pytest.raises(AddressError):
+        parse_parameters("X=\u00fc".encode())
+    for raw in ("\u00dc=x", "X=\u00fc=", "X=\x85", "X=\u2003"):
+        with pytest.raises(AddressError):
+            parse_parameters(raw.encode(), utf8=True)
+    for octets in (b"X=\xfc", b"X=\xc0\xaf", b"X=\xed\xa0\x80"):
+        with pytest.raises(AddressError):
+            parse_parameters(octets, utf8=True)
 
 
 def test_parameters():

@@ -17,7 +17,7 @@ ROOMS = {"intake", "queue", "routing", "tls", "delivery", "bounce", "trace"}
 # Above the rooms: they may know several of them. `console` knows the relay only through `control`.
 ABOVE = {"relay", "control", "cli", "console", "lab", "__main__"}
 # The rooms that a room may import besides itself. Everything else it is handed as an object.
-BESIDES = {"delivery": {"routing", "tls", "bounce"}}
+BESIDES = {"delivery": {"routing", "tls", "bounce"}, "intake": {"tls"}}
 # The configuration checks routes with the one grammar of them; it needs `address` only, and knows nothing of routing.
 GRAMMAR = "mailtui.routing.routes"
 GRAMMAR_USERS = {"config", "settings"}
@@ -213,3 +213,9 @@ def test_a_listing_loads_nothing_heavy(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1:] == ["loaded: []"]
+
+
+def test_only_the_writer_copies_the_log_back() -> None:
+    """Before SQLite 3.51.3 a checkpoint by one connection beside the writing of another can corrupt the database."""
+    found = [path.name for path in SOURCE.rglob("*.py") if "wal_checkpoint" in path.read_text(encoding="utf-8")]
+    assert found == ["writer.py"]

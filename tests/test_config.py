@@ -4,9 +4,10 @@ import ipaddress
 from pathlib import Path
 
 import pytest
+import trustme
 
 from mailtui import config, paths, toml_lines
-from mailtui.config import ConfigError, QuickOptions, Rate, Settings, effective, load, parse
+from mailtui.config import ConfigError, QuickOptions, Rate, Settings, check_files, effective, load, parse
 
 CONTRACT = """
 hostname = "Relay.Example.ORG."
@@ -200,6 +201,11 @@ def test_other_networks_are_taken(networks: str) -> None:
         ("[[listener]]\naddress = '[::]:25'", "mail.postmaster: is not set"),
         ("[[listener]]\naddress='127.0.0.1:1'\n[[listener]]\naddress='127.0.0.1:2'", "used twice"),
         ("[[route]]\nmatch='A.test'\ntarget='mx'\n[[route]]\nmatch='a.test'\ntarget='mx'", "given twice"),
+        ("[[listener]]\naddress='127.0.0.1:1'\nrole='submission'", 'listener.tls: is "none"'),
+        ("[[listener]]\naddress='127.0.0.1:1'\nauth='optional'", 'listener.tls: is "none"'),
+        ("[[listener]]\naddress='127.0.0.1:1'\nauth_without_tls=true", "auth_without_tls: is for no AUTH"),
+        ("[access]\ncertificates = ['" + "ab" * 32 + "']", "access.certificates: are asked for by no listener"),
+        ("[[listener]]\naddress='127.0.0.1:1'\nclient_ca='/x'", "client_ca: is for no TLS"),
     ],
 )
 def test_values_that_need_each_other(text: str, says: str) -> None:
@@ -212,35 +218,125 @@ _LISTENER = "[[listener]]\naddress = '127.0.0.1:1'\n"
 @pytest.mark.parametrize(
     "text",
     [
-        _LISTENER + "role = 'submission'",
-        _LISTENER + "tls = 'starttls'",
-        _LISTENER + "tls = 'implicit'",
-        _LISTENER + "auth = 'optional'",
-        _LISTENER + "auth_without_tls = true",
-        _LISTENER + "client_ca = '/x'",
-        _LISTENER + "proxy_from = ['192.0.2.0/24']",
-        _LISTENER + "xclient_from = ['192.0.2.0/24']",
-        "[access]\nrecipients = 'callout'",
-        "[access]\nsender_domains = ['a.test']",
-        "[access]\ncertificates = ['" + "ab" * 32 + "']",
-        "[delivery]\nsmarthost_auth = 'me'",
-        "[delivery]\nsecrets = '/x'",
-        "[delivery]\nsmarthost = 'smtps://[a.test]:465'",
-        "[[route]]\nmatch = 'a.test'\ntarget = 'lmtp:unix:/x'",
-        "[[route]]\nmatch = 'a.test'\ntarget = 'mx'\nauth = 'me'",
-        "[[route]]\nmatch = 'a.test'\ntarget = 'mx'\ntls = 'verify'",
-        "[limits]\nclient_rate = '5/1h'",
-        "[limits]\nuser_rate = '5/1h'",
-        "[tls]\ndefault = 'verify'",
-        "[tls]\nca_file = '/x'",
-        "[metrics]\nlisten = '127.0.0.1:9125'",
-        "[mail]\npostmaster = 'a@a.test'\n[[listener]]\naddress = 'systemd:mx'",
+        "[[route]]\nmatch = 'a.test'\ntarget = 'mx'\ntls = 'dane-only'",
+        "[[route]]\nmatch = 'a.test'\ntarget = 'mx'\ntls = 'mta-sts'",
+        "[tls]\ndefault = 'dane'",
+        "[tls]\ndefault = 'dane-only'",
+        "[tls]\ndefault = 'mta-sts'",
     ],
 )
 def test_a_safeguard_that_is_not_carried_out_is_refused(text: str) -> None:
     found = errors(text)
     assert len(found) == 1
     assert "not supported by this version" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says"),
+    [
+        (
+            "[delivery]\nsmarthost = 'smtp://[a.test]:587'\nsmarthost_auth = 'me'",
+            "delivery.secrets",
+            "smarthost_auth is",
+        ),
+        (
+            "[[route]]\nmatch = 'b.test'\ntarget = 'smtp://[a.test]'\nauth = 'me'",
+            "delivery.secrets",
+            "[[route]] b.test",
+        ),
+        ("[delivery]\nsecrets = '/x'\nsmarthost_auth = 'me'", "delivery.smarthost_auth", "for no smarthost"),
+        (
+            "[delivery]\nsecrets = '/x'\n"
+            "[[route]]\nmatch = 'b.test'\ntarget = 'smtp://[a.test]'\nauth = 'me'\ntls = 'may'",
+            "route.target",
+            "too weak for auth=me",
+        ),
+        ("[delivery]\nsecrets = '/x'\nsmarthost = 'mx'\nsmarthost_auth = 'me'", "delivery.smarthost", "the DNS names"),
+        (
+            "[[route]]\nmatch = 'b.test'\ntarget = 'smtps://[a.test]'\ntls = 'none'",
+            "route.target",
+            "TLS from the start",
+        ),
+    ],
+)
+def test_a_password_is_configured_whole_or_not_at_all(text: str, key: str, says: str) -> None:
+    [found] = errors(text)
+    assert key in found
+    assert says in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[delivery]\nsmarthost = 'smtps://[a.test]|smtp://[a.test]:587'\nsmarthost_auth = 'me'\nsecrets = '/x'",
+        "[[route]]\nmatch = 'from:a.test'\ntarget = 'lmtp:unix:/run/lmtp'",
+        "[[route]]\nmatch = 'a.test'\ntarget = 'mx'\ntls = 'verify'\nsource = '192.0.2.1'",
+        "[tls]\ndefault = 'encrypt'",
+        "[tls]\ndefault = 'verify'\nca_file = '/x'",
+    ],
+)
+def test_ways_out_that_are_carried_out(text: str) -> None:
+    parse(text)
+
+
+def test_a_file_of_passwords_is_for_the_relay_alone(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    settings = parse(f"[delivery]\nsecrets = '{secrets}'\n", "f.toml")
+    [missing] = check_files(settings)
+    assert missing.startswith("f.toml: line 2: delivery.secrets: ")
+    assert "No such file" in missing
+    secrets.write_text("a.test me hunter2\n")
+    secrets.chmod(0o640)
+    [wide] = check_files(settings)
+    assert "mode 0640" in wide
+    assert "expected mode 0600" in wide
+    assert "hunter2" not in wide
+    secrets.chmod(0o600)
+    assert check_files(settings) == []
+    [folder] = check_files(parse(f"[delivery]\nsecrets = '{tmp_path}'\n"))
+    assert "is not a file" in folder
+
+
+def test_anchors_that_are_none_are_told_at_the_start(tmp_path: Path) -> None:
+    anchors = tmp_path / "ca.pem"
+    settings = parse(f"[tls]\nca_file = '{anchors}'\n", "f.toml")
+    [missing] = check_files(settings)
+    assert (
+        missing == f"f.toml: line 2: tls.ca_file: {anchors} cannot be read: No such file or directory, "
+        "expected PEM certificates"
+    )
+    anchors.write_text("hello")
+    [empty] = check_files(settings)
+    assert "no PEM certificate" in empty
+    trustme.CA().cert_pem.write_to_path(str(anchors))
+    assert check_files(settings) == []
+
+
+def test_a_listener_with_tls_needs_a_certificate_and_its_key() -> None:
+    first, second = errors(_LISTENER + "tls = 'starttls'\n")
+    assert first.startswith("f.toml: line 3: listener.certificate: is not set, expected a PEM file")
+    assert second.startswith("f.toml: line 3: listener.key: is not set")
+    (missing,) = errors(_LISTENER + "tls = 'implicit'\ncertificate = '/x'\n")
+    assert missing.startswith("f.toml: line 3: listener.key: is not set")
+    (useless,) = errors(_LISTENER + "certificate = '/x'\n")
+    assert useless.startswith("f.toml: line 3: listener.certificate: is for no TLS")
+
+
+def test_certificates_that_cannot_be_used_are_told_at_the_start(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    settings = parse(_LISTENER + f"tls = 'starttls'\ncertificate = '{certificate}'\nkey = '{key}'\n", "f.toml")
+    [missing] = check_files(settings)
+    assert missing == (
+        f"f.toml: line 4: listener.certificate: {certificate} cannot be read: No such file or"
+        " directory, expected PEM files of a certificate and of its key"
+    )
+    made, other = trustme.CA().issue_cert("a.test"), trustme.CA().issue_cert("a.test")
+    made.cert_chain_pems[0].write_to_path(str(certificate))
+    other.private_key_pem.write_to_path(str(key))
+    [foreign] = check_files(settings)
+    assert f"{key} is not the key of the certificate in {certificate}" in foreign
+    made.private_key_pem.write_to_path(str(key))
+    assert check_files(settings) == []
 
 
 def test_quick_options_override_the_file() -> None:

@@ -47,6 +47,8 @@ _AT_DOMAIN = rb"@(?:%b|\[[0-9A-Za-z.:]+\])" % _DOMAIN.encode()
 _ROUTE = re.compile(rb"%b(?:,%b)*:" % (_AT_DOMAIN, _AT_DOMAIN))
 # RFC 5321 section 4.1.2: esmtp-param.
 _PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]+))?")
+# RFC 6531 section 3.3 adds to the values what is no ASCII.
+_PARAMETER_UTF8 = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\x80-\xff]+))?")
 
 # Addresses kept parsed: about 1 KiB each, senders and recipients of the last minutes of a busy relay.
 CACHE = 16384
@@ -222,18 +224,33 @@ def parse_path(raw: bytes, *, utf8: bool) -> tuple[Mailbox | None, bytes]:
     return parse_mailbox(inner, utf8=utf8), rest
 
 
-def parse_parameters(raw: bytes) -> list[tuple[str, str | None]]:
+def with_ascii_domain(text: str) -> str | None:
+    """A mailbox as this module gives it, its domain in A-labels; None if its local part is not ASCII either.
+
+    For those who do not know SMTPUTF8: what differs is how the domain is written (RFC 6531 section 3.2)."""
+    if text.isascii():
+        return text
+    local, _, domain = text.rpartition("@")
+    return f"{local}@{destination_of(domain)}" if local.isascii() else None
+
+
+def parse_parameters(raw: bytes, *, utf8: bool = False) -> list[tuple[str, str | None]]:
     """The parameters of MAIL and RCPT in order: keyword in upper case, value as it stands, None without one.
 
-    RFC 5321 section 4.1.2 (Mail-parameters). Raises AddressError for what is no parameter.
+    RFC 5321 section 4.1.2 (Mail-parameters); `utf8` allows values of RFC 6531. Raises AddressError for what is no
+    parameter.
     """
+    form = _PARAMETER_UTF8 if utf8 else _PARAMETER
     parameters: list[tuple[str, str | None]] = []
     for word in raw.split(b" "):
         if not word:
             continue
-        match = _PARAMETER.fullmatch(word)
+        match = form.fullmatch(word)
         if match is None:
             raise AddressError("a parameter is no KEYWORD or KEYWORD=value")
-        keyword, value = match[1], match[2]
-        parameters.append((keyword.decode("ascii").upper(), value.decode("ascii") if value is not None else None))
+        keyword, value = match[1].decode("ascii").upper(), match[2]
+        if value is None:
+            parameters.append((keyword, None))
+        else:
+            parameters.append((keyword, _decode(value, utf8) if utf8 else value.decode("ascii")))
     return parameters

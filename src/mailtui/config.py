@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from mailtui import paths, toml_lines
-from mailtui.config_checks import Key, Problem, dotted, problems_of, unsupported
+from mailtui.config_checks import Key, Problem, dotted, problems_of, problems_of_files
 from mailtui.settings import ListenerSettings, RouteSettings, Settings, Table
 from mailtui.values import Rate, format_duration, format_size, parse_duration, parse_size
 
@@ -124,20 +124,14 @@ def effective(settings: Settings) -> list[Entry]:
 
 
 def check_files(settings: Settings) -> list[str]:
-    """What the configuration names but cannot be read, one line each; asked at start and by `config check`."""
-    named = []
-    if settings.access.recipients not in ("", "any", "callout"):
-        named.append(("access.recipients", settings.access.recipients))
+    """What the configuration names but cannot be used, one line each; asked at start and by `config check`."""
     problems = []
-    for key, file in named:
-        try:
-            with open(file, "rb"):
-                pass
-        except OSError as error:
-            origin = settings._origins.get(tuple(key.split(".")), "")
-            source, _, line = origin.rpartition(":")
-            head = f"{source}: line {line}: " if source else ""
-            problems.append(f"{head}{key}: {file} cannot be read: {error.strerror}, expected a file of recipients")
+    for key, file, reason in problems_of_files(settings):
+        at = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+        origin = settings._origins.get(at, "")
+        source, _, line = origin.rpartition(":")
+        head = f"{source}: line {line}: " if source else ""
+        problems.append(f"{head}{dotted(at)}: {file} {reason}")
     return problems
 
 
@@ -194,8 +188,7 @@ def _check_routes(settings: Settings) -> Iterator[Problem]:
     """One row a match, and only targets that this version can deliver to."""
     if not settings.route and not settings.delivery.smarthost:
         return
-    from mailtui.routing.routes import parse_match, parse_target
-    from mailtui.routing.routes import unsupported as shortcoming
+    from mailtui.routing.routes import parse_match, parse_target, unsupported
 
     matches = set()
     for index, route in enumerate(settings.route):
@@ -204,14 +197,12 @@ def _check_routes(settings: Settings) -> Iterator[Problem]:
             at: Key = ("route", index, "match")
             yield Problem(at, dotted(at), f'"{route.match}" is given twice, expected one [[route]] a match')
         matches.add(match)
-        reason = shortcoming(parse_target(route.target), auth=route.auth, source=route.source)
+        reason = unsupported(parse_target(route.target), auth=route.auth, source=route.source, tls=route.tls)
         if reason:
             at = ("route", index, "target")
             yield Problem(at, dotted(at), f'"{route.target}": {reason}')
-        if route.tls not in ("", "auto", "may", "none"):
-            yield unsupported(("route", index, "tls"), f'"{route.tls}"', '"auto" | "may" | "none"')
     if settings.delivery.smarthost:
-        reason = shortcoming(parse_target(settings.delivery.smarthost))
+        reason = unsupported(parse_target(settings.delivery.smarthost), auth=settings.delivery.smarthost_auth)
         if reason:
             at = ("delivery", "smarthost")
             yield Problem(at, dotted(at), f'"{settings.delivery.smarthost}": {reason}')

@@ -6,8 +6,10 @@ too, since a forgotten safeguard looks like one that holds.
 """
 
 import ipaddress
+import os
+import stat
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mailtui.settings import Settings
 from mailtui.values import Network
@@ -16,6 +18,8 @@ Key = tuple[str | int, ...]
 
 # Covers all of what is routed on the Internet: a permission for these is a permission for everybody.
 _EVERYBODY = [ipaddress.ip_network(net) for net in ("0.0.0.0/0", "2000::/3", "::ffff:0:0/96")]
+
+_SECRETS = "a file of 'host user password' lines, mode 0600"
 
 
 class Problem(NamedTuple):
@@ -46,10 +50,11 @@ def problems_of(settings: Settings) -> Iterator[Problem]:
             yield Problem(
                 ("access", domains),
                 "access.recipients",
-                f'is not set, expected a FILE of recipients or "any" since {domains} is not empty',
+                f'is not set, expected a FILE of recipients, "callout" or "any" since {domains} is not empty',
             )
             break
     yield from _everybody(settings)
+    yield from _passwords(settings)
     for index, listener in enumerate(settings.listener):
         if not listener.loopback and not settings.mail.postmaster:
             yield Problem(
@@ -59,7 +64,65 @@ def problems_of(settings: Settings) -> Iterator[Problem]:
                 " loopback",
             )
             break
+    yield from _certificates(settings)
+    yield from _authentication(settings)
     yield from _not_supported(settings)
+
+
+def _certificates(settings: Settings) -> Iterator[Problem]:
+    """A listener with TLS and nothing to show, or one without that looks as if it had TLS."""
+    for index, listener in enumerate(settings.listener):
+        for name in ("certificate", "key", "client_ca"):
+            at: Key = ("listener", index, name)
+            if listener.tls != "none" and not getattr(listener, name) and name != "client_ca":
+                where: Key = ("listener", index, "tls")
+                yield Problem(
+                    where, dotted(at), f'is not set, expected a PEM file since listener.tls is "{listener.tls}"'
+                )
+            elif listener.tls == "none" and getattr(listener, name):
+                yield Problem(at, dotted(at), 'is for no TLS, expected tls = "starttls" or "implicit" beside it')
+    if settings.access.certificates and not any(listener.client_ca for listener in settings.listener):
+        yield Problem(
+            ("access", "certificates"),
+            "access.certificates",
+            "are asked for by no listener, expected client_ca beside the tls of one",
+        )
+
+
+def _authentication(settings: Settings) -> Iterator[Problem]:
+    """A listener whose clients cannot log in without saying their password to everybody on the way."""
+    for index, listener in enumerate(settings.listener):
+        at: Key = ("listener", index, "auth")
+        if listener.authentication == "off":
+            if listener.auth_without_tls:
+                at = ("listener", index, "auth_without_tls")
+                yield Problem(at, dotted(at), 'is for no AUTH, expected auth = "optional" or "required" beside it')
+        elif listener.tls == "none" and not listener.auth_without_tls:
+            what = f'auth = "{listener.auth}"' if listener.auth != "off" else 'role = "submission"'
+            yield Problem(
+                at if listener.auth != "off" else ("listener", index, "role"),
+                "listener.tls",
+                f'is "none", expected "starttls" or "implicit" (or auth_without_tls = true) since {what} asks for'
+                " passwords",
+            )
+
+
+def _passwords(settings: Settings) -> Iterator[Problem]:
+    """A user without the file of passwords, or without the smarthost that asks for one."""
+    delivery = settings.delivery
+    if delivery.smarthost_auth and not delivery.smarthost:
+        at: Key = ("delivery", "smarthost_auth")
+        yield Problem(at, dotted(at), f'"{delivery.smarthost_auth}" is for no smarthost, expected smarthost to be set')
+    users: list[tuple[Key, str]] = [
+        (("route", index, "auth"), f'[[route]] {row.match} has auth = "{row.auth}"')
+        for index, row in enumerate(settings.route)
+        if row.auth
+    ]
+    if delivery.smarthost_auth:
+        users.append((("delivery", "smarthost_auth"), f'smarthost_auth is "{delivery.smarthost_auth}"'))
+    if users and not delivery.secrets:
+        where, who = users[0]
+        yield Problem(where, "delivery.secrets", f"is not set, expected {_SECRETS}, since {who}")
 
 
 def _everybody(settings: Settings) -> Iterator[Problem]:
@@ -86,6 +149,16 @@ def _everybody(settings: Settings) -> Iterator[Problem]:
             "ARE TOGETHER EVERYBODY: they would make an OPEN RELAY, expected only networks whose hosts may send mail"
             " to anywhere",
         )
+    for index, listener in enumerate(settings.listener):
+        for key in ("proxy_from", "xclient_from"):
+            for network in getattr(listener, key):
+                if any(_holds(network, everybody) for everybody in _EVERYBODY):
+                    yield Problem(
+                        ("listener", index, key),
+                        f"listener.{key}",
+                        f"{network} IS EVERYBODY: anybody could say to be a client of access.networks, which makes an"
+                        " OPEN RELAY, expected only the addresses of front ends",
+                    )
 
 
 def _holds(network: Network, inner: Network) -> bool:
@@ -95,45 +168,9 @@ def _holds(network: Network, inner: Network) -> bool:
 def _not_supported(settings: Settings) -> Iterator[Problem]:
     """What the file may say but this version does not carry out: refused, since it would be a promise not kept."""
 
-    for index, listener in enumerate(settings.listener):
-        for key, default in (
-            ("role", "relay"),
-            ("tls", "none"),
-            ("client_ca", ""),
-            ("auth", "off"),
-            ("auth_without_tls", False),
-            ("proxy_from", []),
-            ("xclient_from", []),
-        ):
-            value = getattr(listener, key)
-            if value != default:
-                shown = f'"{value}"' if isinstance(value, str) else "true" if value is True else ""
-                yield unsupported(("listener", index, key), shown, f"{_toml(default)} or no such line")
-        if listener.inherited:
-            yield unsupported(
-                ("listener", index, "address"), f'"{listener.address}"', "an address such as 192.0.2.1:25"
-            )
-    access, delivery, limits = settings.access, settings.delivery, settings.limits
-    if access.recipients == "callout":
-        yield unsupported(("access", "recipients"), '"callout"', 'a FILE of recipients or "any"')
-    for at, values in (
-        (("access", "certificates"), access.certificates),
-        (("access", "sender_domains"), access.sender_domains),
-    ):
-        if values:
-            yield unsupported(at, "", "[] or no such line")
-    for at, text in (
-        (("delivery", "smarthost_auth"), delivery.smarthost_auth),
-        (("delivery", "secrets"), delivery.secrets),
-        (("tls", "ca_file"), settings.tls.ca_file),
-        (("metrics", "listen"), settings.metrics.listen),
-        (("limits", "client_rate"), limits.client_rate),
-        (("limits", "user_rate"), limits.user_rate),
-    ):
-        if text:
-            yield unsupported(at, "", '"" or no such line')
-    if settings.tls.default not in ("auto", "may", "none"):
-        yield unsupported(("tls", "default"), f'"{settings.tls.default}"', '"auto" | "may" | "none"')
+    if settings.tls.default in ("dane", "dane-only", "mta-sts"):
+        levels = '"auto" | "none" | "may" | "encrypt" | "verify"'
+        yield unsupported(("tls", "default"), f'"{settings.tls.default}"', levels)
 
 
 def unsupported(at: Key, value: str, instead: str) -> Problem:
@@ -142,5 +179,64 @@ def unsupported(at: Key, value: str, instead: str) -> Problem:
     return Problem(at, dotted(at), f"{shown} not supported by this version, expected {instead}")
 
 
-def _toml(value: Any) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value).lower()
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def problems_of_files(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """(key, file, what is wrong with it) of the files that must be usable when the relay starts."""
+    if settings.access.recipients not in ("", "any", "callout"):
+        yield from _readable("access.recipients", settings.access.recipients, "a file of recipients")
+    for index, listener in enumerate(settings.listener):
+        if listener.tls != "none":
+            yield from _certificate(f"listener.{index}.certificate", listener.certificate, listener.key)
+        if listener.client_ca:
+            yield from _anchors(f"listener.{index}.client_ca", listener.client_ca)
+    if settings.delivery.secrets:
+        yield from _secret(settings.delivery.secrets)
+    if settings.tls.ca_file:
+        yield from _anchors("tls.ca_file", settings.tls.ca_file)
+
+
+def _readable(key: str, file: str, expected: str) -> Iterator[tuple[str, str, str]]:
+    try:
+        with open(file, "rb"):
+            pass
+    except OSError as error:
+        yield key, file, f"cannot be read: {error.strerror}, expected {expected}"
+
+
+def _certificate(key: str, certificate: str, private: str) -> Iterator[tuple[str, str, str]]:
+    import ssl
+
+    from mailtui import pem
+
+    try:
+        pem.load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, private)
+    except pem.PemError as error:
+        yield key, error.file, f"{error.reason}, expected PEM files of a certificate and of its key"
+
+
+def _secret(file: str) -> Iterator[tuple[str, str, str]]:
+    """The passwords: for the relay's user alone."""
+    key = "delivery.secrets"
+    try:
+        mode = os.stat(file).st_mode
+    except OSError as error:
+        yield key, file, f"cannot be read: {error.strerror}, expected {_SECRETS}"
+        return
+    if not stat.S_ISREG(mode):
+        yield key, file, f"is not a file, expected {_SECRETS}"
+    elif mode & 0o077:
+        yield key, file, f"can be read by others (mode {stat.S_IMODE(mode):04o}), expected mode 0600"
+    else:
+        yield from _readable(key, file, _SECRETS)
+
+
+def _anchors(key: str, file: str) -> Iterator[tuple[str, str, str]]:
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+    except OSError as error:  # SSLError is one
+        reason = "holds no PEM certificate" if isinstance(error, ssl.SSLError) else f"cannot be read: {error.strerror}"
+        yield key, file, f"{reason}, expected PEM certificates"

@@ -57,7 +57,8 @@ class Envelope:
     subject: str = ""
     message_id: str = ""
     eight_bit: bool = False  # the message holds octets above 127
-    smtputf8: bool = False
+    smtputf8: bool = False  # the client asked for SMTPUTF8, and an address or the header section needs it
+    utf8_header: bool = False  # it is the header section that needs it
     requiretls: bool = False
     ret: str = ""  # DSN: RET, "" | FULL | HDRS
     envid: str = ""  # DSN: ENVID as given (xtext)
@@ -83,7 +84,7 @@ class Recipient:
     last_enhanced: str = ""
     last_reply: str = ""
     last_host: str = ""
-    warned: bool = False  # a delay notice was sent
+    warned: bool = False  # a delay notice was sent, or nobody is to get one
     held_by: str = ""
     route: str = ""  # the target that an operator gave by `reroute`
 
@@ -207,13 +208,25 @@ class Verdict:
     rule: str = ""
 
 
+class Action(StrEnum):
+    """What became of a recipient, in the words of a report (RFC 3464 section 2.3.3). Nothing is expanded here."""
+
+    FAILED = "failed"
+    DELAYED = "delayed"
+    DELIVERED = "delivered"
+    RELAYED = "relayed"
+
+
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """A recipient that is given up, for the bounce (RFC 3464)."""
+class Reported:
+    """A recipient for a report to the sender (RFC 3464). `expired`: it failed because its time was over.
+
+    An attempt with `finished` 0 stands for none of its own: it waits, or an operator gave it up."""
 
     recipient: Recipient
     verdict: Verdict
     attempt: Attempt
+    action: Action = Action.FAILED
     expired: bool = False
 
 
@@ -230,6 +243,7 @@ class Settled:
     remote_id: str = ""
     deleted: bool = False  # discarded by a route: history says `deleted`
     held_by: str = ""
+    warned: bool = False  # the sender was told of the delay by the same transaction, or is not to be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +266,21 @@ class Control:
     who: str = ""
     value: Mapping[str, Any] = field(default_factory=dict)
     version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account for SMTP AUTH. `verifier` is the text form of a SCRAM-SHA-256 verifier; it shows itself nowhere.
+
+    `quarantined` is since when its mail is held and its logins are refused, None if they are not; `who` and `reason`
+    are those of the quarantine."""
+
+    name: str
+    verifier: str = field(repr=False)
+    since: float
+    quarantined: float | None = None
+    who: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,32 +5,42 @@ listeners are closed, the reason is logged and the exit status is not zero: a re
 """
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mailtui import __version__
+from mailtui import __version__, descriptors
 from mailtui.clock import Clock, SystemClock
 from mailtui.config import ConfigError, Settings
+from mailtui.control.health import Health
 from mailtui.control.server import ControlServer
 from mailtui.delivery import why as reasons
+from mailtui.delivery.asking import Asker
 from mailtui.delivery.attempt import Sender
 from mailtui.delivery.controls import INTAKE, PAUSE
+from mailtui.delivery.delays import Delays
 from mailtui.delivery.operating import Operating
 from mailtui.delivery.scheduler import Scheduler
+from mailtui.delivery.secrets import Secrets
 from mailtui.delivery.settle import Settler
 from mailtui.delivery.watchdog import Watchdog
 from mailtui.events import Events
 from mailtui.ids import encode
+from mailtui.intake import probes
 from mailtui.intake.access import AccessRules
+from mailtui.intake.accounts import NOBODY, nobody
+from mailtui.intake.callout import Callout
+from mailtui.intake.grants import Grants
 from mailtui.intake.listener import Intake, ListenError
-from mailtui.model import Control, Why, Withdrawn
+from mailtui.intake.probes import Probes, ProbesFailed
+from mailtui.model import Account, Control, Why, Withdrawn
 from mailtui.queue.actions import Action
 from mailtui.queue.database import StoreError
 from mailtui.queue.read import Reader
@@ -40,6 +50,7 @@ from mailtui.queue.tables.controls import ROUTE
 from mailtui.routing.resolver import Resolver
 from mailtui.routing.router import Router
 from mailtui.routing.routes import parse_match, parse_target, unsupported
+from mailtui.tls.connecting import Contexts
 
 T = TypeVar("T")
 
@@ -98,9 +109,15 @@ class Relay:
         )
         self.settler = Settler(settings, self.clock, self.events, self.store, rng)
         self.scheduler = Scheduler(settings, self.clock, self.events, self.store, self.router, sender, self.settler)
+        self.delays = Delays(self.scheduler, self.store, self.router, self.settler, self.clock, self.events)
         self.operating = Operating(self.scheduler, self.store, self.router, self.clock, self.events, _action)
         self._paused = paused
-        self.intake = Intake(settings, self.clock, self.events, self.store)
+        self.grants = Grants(self.clock, self.store)
+        self.probes = Probes(self.clock, self.store)
+        self.intake = Intake(settings, self.clock, self.events, self.store, grants=self.grants)
+        self.intake.callout.next_hop = Asker(self.router, lambda: self.scheduler.pool.sender, self._suspended)
+        self.intake.limits.quarantine = self._quarantine
+        self.health = Health(self._ailing)
         self.control = ControlServer(self, socket_path or state_dir / "control.sock")
         self._end: asyncio.Future[int] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -116,6 +133,7 @@ class Relay:
         store.admit, store.committed, store.dropped = scheduler.admit, scheduler.committed, scheduler.dropped
         store.intake_paused = lambda: scheduler.controls.get(PAUSE, INTAKE) is not None
         store.on_fatal = scheduler.tasks.on_fatal = self._fatal
+        self.intake.limits.quarantine = lambda name, why: scheduler.tasks.spawn(self.control.quarantine(name, why))
         store.on_void = lambda text: self.events.emit("void-claim", text=text, level="error")
         try:
             store.open()
@@ -124,7 +142,10 @@ class Relay:
         self._opened = True
         try:
             scheduler.controls.load(store.controls)
+            await self._load_accounts()
             self.live_routes = {control.name: control for kind, control in store.controls if kind == ROUTE}
+            self.grants.load(store.controls)
+            self.probes.load(store.controls)
             self._route()
             if self._paused:
                 scheduler.controls.pause_for_now("started with --paused")
@@ -135,7 +156,9 @@ class Relay:
                 task.add_done_callback(self._watched)
                 self._tasks.append(task)
             await self.control.start()
+            self._allow_connections(self.settings)
             await self.intake.start()
+            await self.health.listen(self.settings.metrics.listen)
             self.router.forget()  # plans made before knew none of our listeners
         except (ListenError, OSError) as error:
             await self.stop(0.0)
@@ -157,7 +180,11 @@ class Relay:
         self.scheduler.tasks.spawn(self._reload_by_signal())
 
     async def _reload_by_signal(self) -> None:
-        for error in await self.reload():
+        try:
+            errors = await self.reload()
+        except ProbesFailed as failed:
+            errors = failed.errors
+        for error in errors:
             self.events.emit("reload-refused", text=error, level="error")
 
     async def stop(self, drain: float | None = None) -> None:
@@ -170,6 +197,7 @@ class Relay:
         await self.intake.drain(seconds)
         left = max(0.0, seconds - (self.clock.monotonic() - begun))
         clean = await self.scheduler.drain(left)
+        await self.health.stop()
         await self.control.stop()
         for task in self._tasks:
             task.remove_done_callback(self._watched)
@@ -220,6 +248,7 @@ class Relay:
             await self.clock.sleep_until(self.clock.now() + TIDY)
             self.store.tidy(keep=history.keep, rows=history.rows, transcripts=history.transcripts)
             self.scheduler.pool.forget_idle()
+            await self.grants.tidy()
 
     # -- what control may ask ----------------------------------------------------------------------------------------
 
@@ -258,13 +287,37 @@ class Relay:
             found.append(
                 {"code": "spool", "text": f"{encode(number)}: its spool file is missing", "since": self.started}
             )
+        found += self._account_warnings()
+        for text, since in self.intake.warnings():
+            found.append({"code": "certificate", "text": text, "since": since})
+        for text in self.intake.limits.warnings():
+            found.append({"code": "rate", "text": text, "since": None})
+        for text, since in self.intake.callout.warnings():
+            found.append({"code": "callout", "text": text, "since": since})
         return found
+
+    def _account_warnings(self) -> Iterator[dict[str, Any]]:
+        for account in self.accounts():
+            if account.quarantined is not None:
+                text = f"account {account.name} is in quarantine" + (f": {account.reason}" if account.reason else "")
+                yield {"code": "quarantine", "text": text, "since": account.quarantined}
+        clients, names = self.intake.logins.throttle.slowed()
+        if clients or names:
+            text = f"failed logins: {clients} clients and {names} accounts are slowed; see auth-failed in the log"
+            yield {"code": "auth-failed", "text": text, "since": None}
 
     def disk(self) -> dict[str, int]:
         return {"free": self.store.free_space(), "needed": self.settings.limits.free_disk}
 
     def access_rules(self) -> AccessRules:
         return self.intake.rules
+
+    @property
+    def callout(self) -> Callout:
+        return self.intake.callout
+
+    def accounts(self) -> list[Account]:
+        return self.intake.accounts.all
 
     # -- what operators may do: operating.py has the promises --------------------------------------------------------
 
@@ -302,8 +355,57 @@ class Relay:
     async def limit(self, name: str, concurrency: int | None, rate: tuple[int, float] | None, who: str) -> None:
         await self.operating.limit(name, concurrency, rate, who)
 
-    def destinations(self, by: str) -> list[dict[str, Any]]:
-        return self.operating.destinations(by)
+    async def destinations(self, by: str, names: Collection[str] | None = None, most: int = 0) -> list[dict[str, Any]]:
+        return await self.operating.destinations(by, names, most)
+
+    async def suspended(self) -> set[str]:
+        return await self.operating.suspended()
+
+    def _ailing(self) -> str:
+        """Why a load balancer should send no client here; "" if it may."""
+        if self.intake.draining or not self._opened:
+            return "draining"
+        refusal = self.store.refusal()
+        return f"{refusal.rule}: {refusal.reply}" if refusal is not None else ""
+
+    def _allow_connections(self, settings: Settings) -> None:
+        """As many open files as the configured connections need."""
+        wanted = settings.limits.connections + settings.delivery.connections
+        allowed = descriptors.allow(wanted)
+        if allowed < wanted:
+            text = (
+                f"this process may have {allowed} connections at once, and [limits] and [delivery] allow {wanted}:"
+                " raise its limit of open files (LimitNOFILE=, ulimit -n), or lower connections"
+            )
+            self.events.emit("open-files", level="warning", text=text)
+
+    def _quarantine(self, user: str, why: str) -> None:
+        """An account goes on after it was refused for its rate: as `mailtui user quarantine` does it."""
+        self.scheduler.tasks.spawn(self.control.order("user.quarantine", {"name": user}, why))
+
+    # -- accounts ----------------------------------------------------------------------------------------------------
+
+    async def _load_accounts(self) -> None:
+        """What the store knows; at the first start it is given what stands for every name that is none."""
+        known = list(self.store.accounts)
+        if not any(account.name == NOBODY for account in known):
+            known.append(Account(NOBODY, nobody().text, self.clock.now()))
+            await self.store.set_account(known[-1])
+        self.intake.accounts.load(known)
+
+    async def set_account(self, account: Account) -> None:
+        """Remember an account; what it is holds for the next login, and for no session under way."""
+        await self.store.set_account(account)
+        self.intake.accounts.put(account)
+
+    async def unset_account(self, name: str) -> None:
+        """Forget an account; its sessions stay until `close_sessions`."""
+        await self.store.unset_account(name)
+        self.intake.accounts.remove(name)
+
+    async def close_sessions(self, name: str) -> None:
+        """End the sessions of an account; returns when nothing of them is on its way to disk."""
+        await self.intake.dismiss(name)
 
     # -- routes, configuration, backup -------------------------------------------------------------------------------
 
@@ -320,7 +422,10 @@ class Relay:
     async def set_route(self, match: str, target: str, options: Mapping[str, str], who: str) -> None:
         """Set a live row. Raises ValueError for one that cannot be used."""
         name = str(parse_match(match))
-        refusal = unsupported(parse_target(target), auth=options.get("auth", ""), source=options.get("source", ""))
+        auth, source, tls = (options.get(name, "") for name in ("auth", "source", "tls"))
+        refusal = unsupported(parse_target(target), auth=auth, source=source, tls=tls)
+        if auth and not self.settings.delivery.secrets:
+            refusal = f"auth={auth} needs its password: set [delivery] secrets to a file of 'host user password' lines"
         if refusal is not None:
             raise ValueError(refusal)
         control = Control(name, self.clock.now(), who=who, value={"target": target, **options})
@@ -343,15 +448,24 @@ class Relay:
         self.router.use(self.settings, [_Row(name, control.value) for name, control in self.live_routes.items()])
 
     async def reload(self) -> list[str]:
-        """Take over the configuration file again: the errors, and then the old one stays; none if it is done."""
+        """Take over the configuration file again: the errors, and then the old one stays; none if it is done.
+
+        Raises ProbesFailed if it would change what a saved probe expects; the old one stays then too."""
         try:
             settings = self._load()
         except ConfigError as error:
             return list(error.errors)
+        rules = await asyncio.to_thread(AccessRules.from_settings, settings)
+        if failed := probes.failures(self.probes.all(), rules):
+            raise ProbesFailed(failed)
         try:
-            await self.intake.apply(settings)
-        except ListenError as error:
+            await self.health.listen(settings.metrics.listen)
+            await self.intake.apply(settings, rules)
+        except (ListenError, OSError) as error:
+            with contextlib.suppress(OSError):
+                await self.health.listen(self.settings.metrics.listen)
             return [str(error)]
+        self._allow_connections(settings)
         self.settings = self.settler.settings = settings
         self.hostname = settings.hostname
         self.store.free_disk = settings.limits.free_disk
@@ -367,6 +481,9 @@ class Relay:
 
     def stop_relay(self) -> None:
         self.stop_soon(0)
+
+    def _suspended(self, destination: str, hop: str) -> bool:
+        return self.scheduler.controls.suspended(destination, hop) is not None
 
     def _listening(self) -> Sequence[tuple[str, int]]:
         """The addresses and ports that mean ourselves."""
@@ -415,6 +532,8 @@ def _sender(settings: Settings) -> dict[str, Any]:
         "source_ipv6": delivery.source_ipv6,
         "connect_timeout": delivery.connect_timeout,
         "tls_default": settings.tls.default,
+        "contexts": Contexts(settings.tls.ca_file),
+        "secrets": Secrets(settings.delivery.secrets),
     }
 
 

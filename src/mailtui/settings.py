@@ -107,6 +107,11 @@ class ListenerSettings(Table):
     xclient_from: list[Net] = []
 
     @property
+    def authentication(self) -> str:
+        """off | optional | required: a submission listener requires AUTH whatever `auth` says (RFC 6409 s. 4.3)."""
+        return "required" if self.role == "submission" else self.auth
+
+    @property
     def host(self) -> str:
         """The address to listen on, without brackets; "" for an inherited socket."""
         return "" if self.inherited else parse_endpoint(self.address)[0]
@@ -136,6 +141,7 @@ class AccessSettings(Table):
     certificates: list[Fingerprint] = []
     bare_newline: Literal["reject", "normalize"] = "reject"
     address_literals: bool = True
+    auth_socket: str = ""
 
 
 class RouteSettings(Table):

@@ -8,6 +8,8 @@ from textual.app import App, ComposeResult
 
 from mailtui import ids
 from mailtui.clock import rfc3339
+from mailtui.console.copying import Copy
+from mailtui.console.export import Scope
 from mailtui.console.glyphs import UNICODE, Glyphs
 from mailtui.console.link import AnswerError
 from mailtui.console.panes.queue import QueuePane
@@ -189,6 +191,8 @@ class FakeFrame(App[None]):
         self.verbs: list[tuple[str, dict[str, Any]]] = []
         self.filter: tuple[Callable[[str], None], Callable[[str | None], None]] | None = None
         self.sorted: Callable[[str, bool], None] | None = None
+        self.copies: Sequence[Copy] = ()
+        self.scopes: Sequence[Scope] = ()
 
     def compose(self) -> ComposeResult:
         yield QueuePane(now=lambda: NOW)
@@ -215,6 +219,12 @@ class FakeFrame(App[None]):
 
     def hold_or_release(self, states: Collection[str], **selection: Any) -> None:
         self.verbs.append((f"hold {sorted(states)}", selection))
+
+    def copy_menu(self, copies: Sequence[Copy]) -> None:
+        self.copies = copies
+
+    def export_dialog(self, scopes: Sequence[Scope]) -> None:
+        self.scopes = scopes
 
     def filter_line(self, current: str, changed: Callable[[str], None], done: Callable[[str | None], None]) -> None:
         self.filter = (changed, done)

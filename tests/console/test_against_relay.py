@@ -1,8 +1,11 @@
 """The console's hands on a real relay: what a key does to the queue, and what the journal says of it."""
 
+import json
+import stat
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from textual.pilot import Pilot
 from mailtui.clock import ManualClock
 from mailtui.console.app import Console
 from mailtui.console.dialogs.confirm import ConfirmDialog
+from mailtui.console.dialogs.export import ExportDialog
 from mailtui.console.dialogs.operations import UndoDialog
 from mailtui.console.link import Link
 from mailtui.console.panes.queue import QueuePane
@@ -159,6 +163,28 @@ async def test_drill_down_says_why(relay: Live) -> None:
         await until(pilot, lambda: "Offer" in shown(app))
         await pilot.press("escape")
         await until(pilot, lambda: "to:rcpt0@dest.test" in shown(app))
+
+
+async def test_messages_are_exported_whole_with_their_envelopes(
+    relay: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with looking_at(relay) as (app, pilot):
+        await filtered(app, pilot, "dest:dest.test")
+        await pilot.press("asterisk", "e")
+        await until(pilot, lambda: isinstance(app.screen, ExportDialog) and "all 3 marked" in shown(app))
+        await pilot.press("e", "tab", "ctrl+u", *"mail")
+        await until(pilot, lambda: "$ mailtui queue export dest:dest.test mail" in shown(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: "exported 3 messages, " in shown(app) and " in mail" in shown(app))
+        rows = await relay.rows("dest:dest.test")
+    found = {path.name: path for path in (tmp_path / "mail").iterdir()}
+    assert found.keys() == {f"{row['id']}.{end}" for row in rows for end in ("eml", "json")}
+    for row in rows:
+        assert b"Subject: Offer\r\n" in found[f"{row['id']}.eml"].read_bytes()
+        assert json.loads(found[f"{row['id']}.json"].read_text())["selected"] == [row["rid"]]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in found.values()} == {0o600}
+    assert not any("export" in entry["command"] for entry in await journal(relay))
 
 
 async def test_pause_stands_in_a_banner_and_resume_takes_it_away(relay: Live) -> None:

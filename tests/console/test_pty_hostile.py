@@ -10,10 +10,13 @@ import re
 import time
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mailtui.clock import ManualClock
+from mailtui.console.copying import as_json, reply_of
 from mailtui.console.dialogs.frame import DEAF
 from tests.console.pty_screen import Terminal, mailtui
 from tests.end_to_end.conftest import Live, Start, hop, relay_of, smarthost, state
@@ -122,16 +125,20 @@ def place(relay: Live) -> list[str]:
 
 
 @pytest.mark.parametrize("size", [(80, 24), (160, 48)], ids=["80x24", "160x48"])
-async def test_the_console_draws_nothing_that_strangers_wrote(relay: Live, size: tuple[int, int]) -> None:
+async def test_the_console_draws_nothing_that_strangers_wrote(
+    relay: Live, size: tuple[int, int], tmp_path: Path
+) -> None:
     said = await mailtui(
         "queue", "hold", "to:u0@dest.test", "--yes", "--reason", f"\x1b]{CLIPBOARD}\x07[/b]", *place(relay)
     )
     assert said[0] == 0, said
-    async with Terminal(place(relay), size) as shown:
+    rows = {row["recipient"]: row for row in await relay.rows()}
+    async with Terminal(place(relay), size, {"XDG_RUNTIME_DIR": str(tmp_path)}) as shown:
         await overview(shown)
         await queue(shown)
         await message(shown)
         await neighbours(shown)
+        await taken_away(shown, rows[FIRST], tmp_path)
         await dialogs(shown)
         await lines_typed(shown)
         await shown.resize(100, 30)
@@ -219,6 +226,51 @@ async def neighbours(shown: Terminal) -> None:
     await shown.until("QUEUE")
 
 
+async def taken_away(shown: Terminal, row: dict[str, Any], directory: Path) -> None:
+    """The clipboard gets the one text that was chosen, cleaned; the sheet and the files have cleaned text too."""
+    shown.press("g")
+    await shown.until(partial(is_under_cursor, shown, FIRST))
+    for key, text in (("a", FIRST), ("l", reply_of(row)), ("f", as_json(row))):
+        assert "\x1b" not in text
+        shown.press("y")
+        await dialog(shown, " Copy ", "last reply", "\ufffd[2J\ufffd[999;999H")
+        shown.allow_copy(text)
+        shown.press(key)
+        await shown.until(lambda text=text: shown.clipboard == text)
+        await shown.until("by OSC 52")
+    shown.press("y")
+    await dialog(shown, " Copy ")
+    shown.press("s")
+    await shown.until("recipient:", "also in")
+    shown.press("\x04G")
+    await shown.until("command line:", "mailtui queue show")
+    shown.press("\x1b")
+    await shown.until("QUEUE", FIRST)
+    for key, name in (("j", "rows.jsonl"), ("c", "rows.csv"), ("e", "mail")):
+        shown.press("e")
+        await dialog(shown, " Export ", f"all {MESSAGES} that match")
+        shown.press(f"{key}\t")
+        await asyncio.sleep(DEAF)
+        shown.press("\x15")
+        await shown.until("To         path ")
+        shown.press(str(directory / name))
+        await shown.until(lambda name=name: re.search(rf"/{name} +│", shown.text))
+        shown.press("\r")
+        await shown.until("exported ")
+        await shown.without(" Export ")
+    for path in written(directory):
+        if path.suffix != ".eml":
+            for line in path.read_text().splitlines():
+                assert line.isprintable(), ascii(line)
+
+
+def written(directory: Path) -> list[Path]:
+    """The sheet's file, rows twice, and two files of each message."""
+    found = [path for path in directory.rglob("*") if path.is_file()]
+    assert len(found) == 3 + 2 * MESSAGES
+    return found
+
+
 async def dialogs(shown: Terminal) -> None:
     """Previews with samples of all, an action with a reason, its undo."""
     for start in range(0, MESSAGES - 1, 5):
@@ -283,6 +335,21 @@ def is_tab(shown: Terminal, tab: str) -> bool:
 def is_under_cursor(shown: Terminal, recipient: str) -> bool:
     """True if this stands in the line of the row under the cursor."""
     return re.search(rf"  try \d+  {re.escape(recipient)}", shown.text) is not None
+
+
+def test_one_text_only_may_reach_the_clipboard_and_only_once() -> None:
+    shown = Terminal([])
+    asked, other = (f"\x1b]52;c;{base64.b64encode(text).decode()}\x07" for text in (b"asked for", b"other"))
+    for sequences, allowed in ((asked, False), (other, True), (other + asked, True), (asked + asked, True)):
+        shown.violations.clear()
+        if allowed:
+            shown.allow_copy("asked for")
+        shown._take(sequences)
+        assert shown.violations, sequences
+    shown.violations.clear()
+    shown.allow_copy("asked for")
+    shown._take(asked)
+    assert (shown.violations, shown.clipboard) == ([], "asked for")
 
 
 COMMANDS = ["queue list", "queue show {}", "queue show {} --transcript", "queue why {}", "history", "log", "trace {}",

@@ -8,6 +8,7 @@ from textual.pilot import Pilot
 from mailtui.clock import rfc3339
 from mailtui.console.message.past import PastScreen
 from mailtui.console.message.screen import MessageScreen
+from mailtui.console.panes import card
 from mailtui.console.panes import queue as pane_module
 from tests.console.conftest import until
 from tests.console.fake_queue import NOW, FakeFrame, FakeLink, answer, rid, shown
@@ -51,7 +52,7 @@ async def test_a_million_rows_at_once(size: tuple[int, int], card: bool) -> None
 
 
 async def test_the_card_waits_until_the_cursor_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pane_module, "REST", 0.05)
+    monkeypatch.setattr(card, "REST", 0.05)
     link = FakeLink(range(MILLION))
     app = FakeFrame(link)
     async with app.run_test(size=(160, 48)) as pilot:

@@ -161,7 +161,7 @@ async def test_defer_sets_the_clock_and_reroute_the_way(relay: Live, clock: Manu
         await relay.told("delivered")
 
 
-@pytest.mark.parametrize("target", ["smtp://", "smtps://[mx.test]:465", "nonsense"])
+@pytest.mark.parametrize("target", ["smtp://", "smtps://mx.test:465:1", "nonsense"])
 async def test_a_way_that_cannot_be_gone_is_refused(relay: Live, target: str) -> None:
     with pytest.raises(VerbError, match="--to") as caught:
         await verb(relay, "queue.reroute", "to:*", args={"to": target})

@@ -23,6 +23,8 @@ from mailtui.control.server import PEER, ControlServer, SocketInUse
 from mailtui.events import Events
 from mailtui.ids import encode
 from mailtui.intake.access import AccessRules
+from mailtui.intake.callout import Callout
+from mailtui.intake.grants import Grants
 from mailtui.model import Plan, PlannedHost, State, Why
 from mailtui.queue.read import Reader
 from mailtui.queue.rows import Row
@@ -58,6 +60,8 @@ class FakeLive:
 
     def __post_init__(self) -> None:
         self.events = Events(self.clock, io.StringIO())
+        self.grants = Grants(self.clock)
+        self.callout = Callout(self.clock, self.events)
         self._reader = Reader(self.state_dir)
 
     async def read(self, work: Callable[[Reader], T]) -> T:

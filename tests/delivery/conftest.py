@@ -11,8 +11,10 @@ from mailtui.delivery.attempt import Ended, Sender, Work, attempt
 from mailtui.delivery.client import Session
 from mailtui.delivery.transaction import Result, transact
 from mailtui.delivery.watchdog import Watchdog
-from mailtui.model import Envelope, Message, Outcome, Plan, PlannedHost, Recipient
+from mailtui.model import Envelope, Message, Outcome, Plan, PlannedHost, Recipient, TlsPolicy
 from tests.support.nexthop import NextHop
+
+NO_TLS = TlsPolicy("none", "test", "the test says so")
 
 BODY = b"Received: from here\r\nSubject: x\r\n\r\n.dots\r\n..two\r\nend\r\n"
 
@@ -73,7 +75,7 @@ class Bench:
     async def session(self, hop: NextHop) -> Session:
         session = Session(self.clock, self.watchdog, "relay.test")
         self.sessions.append(session)
-        await session.connect("mx.test", hop.host, hop.port, "", 30.0)
+        await session.connect(host(hop, name="mx.test"), hop.host, NO_TLS, self.sender.contexts, limit=30.0)
         return session
 
     async def transact(self, session: Session, message: Message | None = None) -> Result:

@@ -1,11 +1,23 @@
 """A next hop's queue, window, back-off and rate."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mailtui.delivery.attempt import Work
-from mailtui.delivery.hop import AHEAD, BACKOFF_FIRST, BACKOFF_LAST, FIRST_WINDOW, FairQueue, NextHop, Rate
+from mailtui.delivery.hop import (
+    AHEAD,
+    BACKOFF_FIRST,
+    BACKOFF_LAST,
+    CEILING_FIRST,
+    CEILING_LAST,
+    FIRST_WINDOW,
+    FairQueue,
+    NextHop,
+    Rate,
+)
 from mailtui.delivery.verdict import trouble
 from mailtui.model import Envelope, Message, Plan, Recipient, State
 
@@ -158,3 +170,103 @@ def test_a_rate_spreads_messages_and_lets_a_tenth_go_at_once() -> None:
     assert moments[99] - 1000.0 == pytest.approx(90 * 0.6)
     # After a pause the burst is there again, and no more than the burst.
     assert sum(rate.reserve(2000.0) < 2000.001 for _ in range(50)) == 10
+
+
+# -- the window: feedback that does not swing (standards R08) ----------------------------------------------------------
+
+
+def grown(hop: NextHop, window: float, now: float = NOW) -> int:
+    """Successes until the window is that large."""
+    for count in range(10_000):
+        if hop.window >= window:
+            return count
+        hop.succeeded(now)
+    raise AssertionError(f"the window stays at {hop.window}")
+
+
+def test_a_session_that_is_ended_costs_one_connection() -> None:
+    hop = NextHop("site", 20, None)
+    grown(hop, 10)
+    hop.strained()
+    assert int(hop.window) == 9
+    for _ in range(50):
+        hop.strained()
+    assert hop.window == 1
+
+
+def test_after_a_shrink_a_whole_window_succeeds_before_there_is_more() -> None:
+    hop = NextHop("site", 20, None)
+    grown(hop, 10)
+    hop.strained()
+    window = hop.window
+    for _ in range(9):
+        hop.succeeded(NOW)
+        assert hop.window == window
+    hop.succeeded(NOW)
+    assert hop.window > window
+
+
+def test_a_hop_that_ends_every_tenth_session_is_neither_stopped_nor_pushed() -> None:
+    hop = NextHop("site", 20, None)
+    seen = []
+    for number in range(2000):
+        if number % 10 == 9:
+            hop.strained()
+        else:
+            hop.succeeded(NOW)
+        seen.append(hop.window)
+    assert max(seen[500:]) - min(seen[500:]) <= 2
+    assert 2 <= min(seen[500:]) <= 10
+
+
+def test_a_connection_refused_beside_others_that_work_tells_the_limit() -> None:
+    hop = NextHop("site", 20, None)
+    hop.workers = 4
+    hop.refused(NOW)
+    assert hop.window == 3
+    for _ in range(1000):
+        hop.succeeded(NOW + CEILING_FIRST - 1)
+    assert hop.window == 3
+    assert not hop.failures
+    assert grown(hop, 4, NOW + CEILING_FIRST) <= 10
+
+
+def test_a_limit_that_is_told_again_is_tried_ever_more_rarely() -> None:
+    hop, now, refusals = NextHop("site", 20, None), NOW, []
+    for _ in range(24 * 3600 // 10):  # a day, a success every ten seconds
+        now += 10
+        hop.succeeded(now)
+        if hop.window > 3.99:
+            hop.workers = 4
+            hop.refused(now)
+            refusals.append(now)
+    waits = [later - sooner for sooner, later in pairwise(refusals)]
+    assert 24 <= len(refusals) <= 30
+    assert waits[0] < 2 * CEILING_FIRST
+    assert CEILING_LAST <= waits[-1] <= CEILING_LAST + 100
+
+
+def test_a_higher_limit_is_a_new_one() -> None:
+    hop = NextHop("site", 20, None)
+    hop.workers = 4
+    hop.refused(NOW)
+    hop.refused(NOW)
+    later = NOW + 2 * CEILING_FIRST
+    grown(hop, 9, later)
+    hop.workers = 9
+    hop.refused(later)
+    assert hop.window == 8
+    assert grown(hop, 9, later + CEILING_FIRST)
+
+
+def test_a_hop_is_slow_when_its_messages_are() -> None:
+    hop = NextHop("site", 20, None)
+    hop.took(0.5)
+    assert hop.slowness(NOW) == ""
+    hop.busy[1] = work(1, "a")
+    hop.busy[1].begun = NOW - 45
+    assert hop.slowness(NOW) == "a message has been on a connection for 45 s"
+    hop.busy.clear()
+    for _ in range(50):
+        hop.took(40.0)
+    assert hop.slowness(NOW) == "a message takes 40 s"

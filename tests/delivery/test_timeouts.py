@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from mailtui.delivery.attempt import Ended
-from mailtui.delivery.client import ReplyQueue
+from mailtui.delivery.replies import ReplyQueue
 from mailtui.model import Outcome, PlannedHost
 from tests.delivery.conftest import Bench, turns
 from tests.support.nexthop import HANG, Answer, NextHop

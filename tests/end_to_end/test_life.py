@@ -94,10 +94,12 @@ async def test_a_stopping_relay_takes_no_new_mail(relay_of: Start, hop: NextHop)
         port = relay.port
         stopping = asyncio.create_task(relay.relay.stop(10.0))
         assert (await client.reply()).code == 421
-        with pytest.raises(OSError):
-            await Client.connect(port)
+        late = await Client.connect(port, greeting=False)
+        assert (await late.reply()).text.startswith("421 4.3.2") and await late.closed() == b""
         await client.close()
         await stopping
+        with pytest.raises(OSError):
+            await Client.connect(port)
 
 
 async def test_after_a_crash_everything_accepted_is_there_and_delivered(

@@ -7,7 +7,7 @@ import pytest
 from mailtui.clock import ManualClock
 from mailtui.delivery.hop import BACKOFF_FIRST, BACKOFF_LAST
 from tests.end_to_end.conftest import Live, Start, smarthost
-from tests.support.nexthop import HANG, Answer, NextHop
+from tests.support.nexthop import DROP, HANG, Answer, NextHop
 
 
 async def test_a_dead_hop_is_probed_with_one_message_a_back_off(relay: Live, hop: NextHop, clock: ManualClock) -> None:
@@ -201,3 +201,236 @@ async def test_a_refused_message_does_not_make_the_hop_wait(relay: Live, hop: Ne
     await relay.send("next@dest.test")
     await hop.received(1)
     assert hop.messages[-1].recipients in (["next@dest.test"], ["ann@sender.test"])
+
+
+# -- a hop that takes so many connections and no more (standards R08) --------------------------------------------------
+
+
+class Limited:
+    """The greeting of a server that takes `limit` connections at once."""
+
+    def __init__(
+        self, hop: NextHop, limit: int, text: str = "421 4.7.0 too many connections from your address"
+    ) -> None:
+        self.hop, self.limit, self.text, self.refused = hop, limit, text, 0
+
+    def __call__(self, line: str) -> Answer:
+        if self.hop.open > self.limit:
+            self.refused += 1
+            return self.text
+        return "220 next.test ESMTP"
+
+
+async def test_a_limit_on_connections_is_found_and_kept(relay: Live, hop: NextHop, clock: ManualClock) -> None:
+    """What is refused beside sessions that work goes over those: no mail waits for it, nothing backs off."""
+    await relay.send("first@dest.test")
+    await relay.told("delivered")
+    limited = hop.greeting = Limited(hop, 3)
+    begun = hop.connections
+    await relay.send_many([f"u{n}@dest.test" for n in range(400)])
+    await relay.told("delivered", 401)
+    assert relay.events.counts.get("deferred", 0) == 0
+    assert relay.events.counts.get("next-hop-down", 0) == 0
+    assert hop.connections - begun <= 12
+    assert limited.refused <= 6
+    [facts] = await relay.relay.destinations("hop")
+    assert facts["window"] == 3
+    assert facts["state"] == "ok"
+    # It is not asked for more until five minutes have passed.
+    refused = limited.refused
+    await relay.send_many([f"v{n}@dest.test" for n in range(400)])
+    await relay.told("delivered", 801)
+    assert limited.refused == refused
+
+
+async def test_a_hop_that_refuses_everybody_is_down_all_the_same(relay: Live, hop: NextHop, clock: ManualClock) -> None:
+    await relay.send("first@dest.test")
+    await relay.told("delivered")
+    hop.greeting = "421 4.3.2 shutting down"
+    hop.mail = DROP
+    await relay.send_many([f"u{n}@dest.test" for n in range(20)])
+    await relay.told("next-hop-down")
+    await relay.quiet()
+    assert relay.relay.claimed() == []
+    assert await relay.count() == 20
+    hop.greeting, hop.mail = [], []
+    clock.advance(BACKOFF_FIRST + 0.1)
+    await relay.quiet()
+    clock.advance(400)
+    await relay.told("delivered", 21)
+    assert sorted(each.recipients[0] for each in hop.messages[1:]) == sorted(f"u{n}@dest.test" for n in range(20))
+
+
+# -- hosts that are dead -----------------------------------------------------------------------------------------------
+
+
+def two_hosts(first: NextHop, second: NextHop) -> str:
+    return (
+        f'[[route]]\nmatch = "dest.test"\ntarget = "smtp://[{first.host}]:{first.port}|smtp://[{second.host}]:{second.port}"\n'
+        f'[[route]]\nmatch = "*"\ntarget = "discard"\n'
+    )
+
+
+async def test_a_dead_host_of_a_site_is_not_tried_by_every_message(relay_of: Start, clock: ManualClock) -> None:
+    # Q04: by the greeting that never comes, each would wait for five minutes
+    async with NextHop() as dead, NextHop() as alive:
+        dead.greeting = HANG
+        async with relay_of(two_hosts(dead, alive)) as relay:
+            await relay.send()
+            await dead.connected(1)
+            await relay.quiet()
+            clock.advance(301)
+            await relay.told("delivered")
+            for number in range(2, 8):
+                clock.advance(6)  # no connection is kept that long
+                for connection in list(relay.relay.scheduler.pool.hops.values()):
+                    relay.relay.scheduler.pool.close_idle(connection)
+                await alive.idle()
+                await relay.send()
+                await relay.told("delivered", number)
+            assert dead.connections == 1
+            assert alive.connections == 7
+            [past] = {(row["host"], row["attempts"]) for row in await relay.history()}
+            assert past == (alive.host, 1)
+            # After a while its turn comes again, and then it is the first as before.
+            dead.greeting = []
+            clock.advance(60)
+            for connection in list(relay.relay.scheduler.pool.hops.values()):
+                relay.relay.scheduler.pool.close_idle(connection)
+            await alive.idle()
+            await relay.send()
+            await dead.received(1)
+            await relay.told("delivered", 8)
+
+
+# -- ways that depend on the sender ------------------------------------------------------------------------------------
+
+
+def by_sender(hop: NextHop, other: NextHop, sender: str = "ann@sender.test") -> str:
+    return (
+        f'[[route]]\nmatch = "from:{sender}"\ntarget = "smtp://[{other.host}]:{other.port}"\n'
+        f'[delivery]\nsmarthost = "smtp://[{hop.host}]:{hop.port}"\n'
+    )
+
+
+async def test_two_senders_to_one_recipient_go_their_own_ways(relay_of: Start, hop: NextHop) -> None:
+    async with NextHop() as other, relay_of(by_sender(hop, other)) as relay:
+        await relay.send(["a@dest.test", "b@dest.test"], sender="ann@sender.test")
+        await relay.send(["a@dest.test", "b@dest.test"], sender="eve@sender.test")
+        await relay.told("delivered", 4)
+        assert [(each.sender, each.recipients) for each in other.messages] == [
+            ("ann@sender.test", ["a@dest.test", "b@dest.test"])
+        ]
+        assert [(each.sender, each.recipients) for each in hop.messages] == [
+            ("eve@sender.test", ["a@dest.test", "b@dest.test"])
+        ]
+
+
+async def test_a_dead_way_of_one_sender_holds_up_no_other_and_costs_no_work(
+    relay_of: Start, hop: NextHop, clock: ManualClock
+) -> None:
+    async with NextHop() as other, relay_of(by_sender(hop, other)) as relay:
+        other.greeting = "421 4.3.2 out of service"
+        await relay.send(sender="ann@sender.test")
+        await relay.told("deferred")
+        waiting = [await relay.send(f"u{n}@dest.test", sender="ann@sender.test") + ".1" for n in range(8)]
+        parked = 0
+        park = relay.relay.store.park
+
+        def counted(*args: object, **more: object) -> None:
+            nonlocal parked
+            parked += 1
+            park(*args, **more)  # type: ignore[arg-type]
+
+        relay.relay.store.park = counted  # type: ignore[method-assign]
+        for _ in range(10):
+            await relay.quiet()
+        assert parked == 0
+        await relay.send_many([f"v{n}@dest.test" for n in range(20)], sender="eve@sender.test")
+        await relay.told("delivered", 20)
+        assert len(hop.messages) == 20
+        for rid in waiting:
+            row, why = await relay.row(rid), await relay.why(rid)
+            assert (row["state"], row["attempts"]) == ("queued", 0)
+            assert (why["limiter"], why["next_attempt"]) == ("next-hop-backoff", row["next_attempt"])
+            assert f"[{other.host}]:{other.port} is left alone" in why["because"]
+        other.greeting = []
+        clock.advance(BACKOFF_FIRST + 0.1)
+        await relay.told("delivered", 28)
+        clock.advance(360)
+        await relay.told("delivered", 29)
+        assert parked <= 24
+        assert {each.sender for each in other.messages} == {"ann@sender.test"}
+        assert len(other.messages) == 9
+
+
+async def test_what_has_expired_on_a_dead_way_of_one_sender_is_given_up_and_nothing_else(
+    relay_of: Start, hop: NextHop, clock: ManualClock
+) -> None:
+    async with NextHop() as other, relay_of(by_sender(hop, other)) as relay:
+        other.greeting = "421 4.3.2 out of service"
+        for number in range(4):
+            await relay.send(f"u{number}@dest.test", sender="ann@sender.test")
+        await relay.told("deferred")
+        # Their hop speaks for them only: what goes to the domain by its own way is not asked for its expiry.
+        asked: list[str] = []
+        claim = relay.relay.store.claim_expired
+        relay.relay.store.claim_expired = lambda name, count: (asked.append(name), claim(name, count))[1]  # type: ignore
+        clock.advance(432001)
+        await relay.quiet()
+        for _ in range(20):
+            if relay.events.counts.get("bounced", 0) >= 4:
+                break
+            clock.advance(900)
+            await relay.quiet()
+        given_up = [past["recipient"] for past in await relay.history() if past["sender"] == "ann@sender.test"]
+        assert sorted(given_up) == [f"u{number}@dest.test" for number in range(4)]
+        assert "dest.test" not in asked
+
+
+async def test_a_suspended_way_of_one_sender_costs_no_work(relay_of: Start, hop: NextHop, clock: ManualClock) -> None:
+    async with NextHop() as other, relay_of(by_sender(hop, other)) as relay:
+        name = f"[{other.host}]:{other.port}"
+        await relay.relay.suspend(name, None, "", "ann")
+        rid = await relay.send(sender="ann@sender.test") + ".1"
+        await relay.quiet()
+        assert (await relay.why(rid))["limiter"] == "suspended"
+        assert relay.relay.claimed() == []
+        await relay.relay.unsuspend(name, "ann")
+        clock.advance(31)
+        await relay.told("delivered")
+        assert len(other.messages) == 1
+
+
+# -- the relay's own limit ---------------------------------------------------------------------------------------------
+
+
+async def test_a_hop_with_a_long_line_shares_the_connections(relay_of: Start) -> None:
+    """Two connections in all, both at a hop with 200 messages: the second hop gets one of them, not the end of it."""
+    async with NextHop() as long, NextHop() as short:
+        routes = "".join(
+            f'[[route]]\nmatch = "{name}.test"\ntarget = "smtp://[127.0.0.1]:{hop.port}"\n'
+            for name, hop in (("long", long), ("short", short))
+        )
+        gate = asyncio.Event()
+
+        async def wait(line: str) -> Answer:
+            await gate.wait()
+            return "250 2.1.0 ok"
+
+        long.mail = wait
+        async with relay_of("[delivery]\nconnections = 2\n" + routes) as relay:
+            await relay.send_many([f"u{n}@long.test" for n in range(200)])
+            await long.connected(2)
+            await relay.send("only@short.test")
+            before = 0
+
+            def count(line: str) -> Answer:
+                nonlocal before
+                before = len(long.messages)
+                return "250 2.0.0 ok"
+
+            short.dot = count
+            gate.set()
+            await relay.told("delivered", 201)
+            assert before <= 4

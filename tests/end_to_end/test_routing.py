@@ -1,9 +1,13 @@
 """Where mail goes: MX against a real name server, and what the route table says instead."""
 
+import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+import trustme
 
 from mailtui.clock import ManualClock
 from mailtui.delivery.retry import JITTER
@@ -364,3 +368,81 @@ async def test_a_route_that_leads_back_to_ourselves_waits_for_the_operator(relay
         await relay.told("deferred")
         assert (await relay.row(rid))["last_enhanced"] == "4.4.6"
         assert len(await relay.rows()) == 1
+
+
+# -- what a row says besides the host ----------------------------------------------------------------------------------
+
+
+async def test_a_row_leads_to_lmtp_on_a_unix_socket(relay_of: Start, state: Path) -> None:
+    path = str(state.parent / "lmtp")
+    async with NextHop(lmtp=True, path=path) as store, relay_of(routed(f'"dest.test" > "lmtp:unix:{path}"')) as relay:
+        store.recipients = {"b@dest.test": "550 5.1.1 nobody"}
+        await relay.send(["a@dest.test", "b@dest.test"], sender="")
+        await relay.told("delivered")
+        await relay.told("bounced")
+        past = {one["recipient"]: (one["result"], one["host"]) for one in await relay.history("to:@dest.test")}
+        assert past == {"a@dest.test": ("delivered", "localhost"), "b@dest.test": ("bounced", "localhost")}
+        [facts] = [f for f in await relay.relay.destinations("hop") if f["name"].startswith("lmtp:")]
+        assert facts["name"] == f"lmtp:unix:{path}"
+
+
+async def test_a_row_leads_to_a_host_with_implicit_tls_and_a_password(relay_of: Start, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    secrets = tmp_path / "secrets"
+    secrets.write_text("127.0.0.1 ann s3cret\n")
+    secrets.chmod(0o600)
+    async with NextHop(tls=context, implicit_tls=True, keywords=["PIPELINING", "AUTH PLAIN"]) as hop:
+        row = f'[[route]]\nmatch = "from:ann@sender.test"\ntarget = "smtps://[127.0.0.1]:{hop.port}"\nauth = "ann"\n'
+        rest = f'[delivery]\nsecrets = "{secrets}"\n[tls]\nca_file = "{tmp_path}/ca.pem"\n'
+        async with relay_of(row + rest) as relay:
+            rid = await relay.send() + ".1"
+            await relay.told("delivered")
+            [past] = await relay.history(rid)
+            assert past["tls"]["reached"] in ("encrypted", "verified")
+            assert hop.messages[0].tls
+            assert len(hop.lines("AUTH PLAIN")) == 1
+            [facts] = await relay.relay.destinations("hop")
+            assert facts["name"] == f"smtps://[127.0.0.1]:{hop.port}"
+            assert "s3cret" not in str([past, facts, relay.events._stream.getvalue()])  # type: ignore[union-attr]
+
+
+async def test_a_row_says_which_address_its_mail_comes_from(relay_of: Start) -> None:
+    peers: list[str] = []
+    done = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peers.append(writer.get_extra_info("peername")[0])
+        writer.close()
+        done.set()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        row = f'[[route]]\nmatch = "dest.test"\ntarget = "smtp://[127.0.0.1]:{port}"\nsource = "127.0.0.9"\n'
+        async with relay_of(row) as relay:
+            await relay.send()
+            await asyncio.wait_for(done.wait(), 10)
+            await relay.told("deferred")
+    finally:
+        server.close()
+    assert peers[0] == "127.0.0.9"
+
+
+@pytest.mark.parametrize("prefer", ["any", "ipv6", "ipv4"])
+async def test_a_family_that_does_not_answer_falls_back_to_the_other(
+    relay_of: Start, dns: DnsServer, first: NextHop, prefer: str
+) -> None:
+    # D08: nobody listens on ::1 at that port
+    dns.set_zone("dest.test. 300 IN MX 10 mx.test.\nmx.test. 300 IN AAAA ::1\nmx.test. 300 IN A 127.0.0.1\n")
+    text = config(dns, first.port, delivery=f'prefer = "{prefer}"').replace('"127.0.0.0/8"', '"127.0.0.0/8", "::1/128"')
+    async with relay_of(text) as relay:
+        found = await relay.relay.router.plan("", "dest.test", "")
+        order = ("127.0.0.1", "::1") if prefer == "ipv4" else ("::1", "127.0.0.1")
+        assert found.hosts[0].addresses == order
+        rid = await relay.send() + ".1"
+        await relay.told("delivered")
+        assert [past["attempts"] for past in await relay.history(rid)] == [1]
+    assert len(first.messages) == 1

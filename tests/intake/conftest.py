@@ -1,4 +1,10 @@
-"""An intake on a loopback port, with a queue that keeps messages in memory."""
+"""An intake on a loopback port, with a queue that keeps messages in memory.
+
+A test that also has to hold over TLS is marked `@over_every_wire`: it is run over plain TCP, over STARTTLS, and over
+TLS from the first octet. Then every listener of `relay(...)` is of that kind, and `relay.client()`, `relay.session()`
+and `relay.in_data()` give clients behind their handshake. A test that needs TLS of its own asks for `tls_files` and
+writes `listener("starttls", tls_files)`.
+"""
 
 import asyncio
 import io
@@ -16,6 +22,7 @@ from mailtui.ids import IdSource
 from mailtui.intake.listener import Intake
 from mailtui.intake.terms import Timeouts
 from mailtui.model import Message, SmtpError
+from tests.support.certificates import Files, client_context, issue
 from tests.support.client import Client
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -26,6 +33,9 @@ hostname = "relay.example.org"
 name = "mx"
 address = "127.0.0.1:0"
 """
+
+WIRES = ("plain", "starttls", "implicit")
+over_every_wire = pytest.mark.parametrize("wire", WIRES, indirect=True)
 
 # A stranger among clients: everything on loopback is a client of this machine, so `networks` is set to none.
 STRANGER = TOML + '[access]\nnetworks = []\nlocal_domains = ["ours.example"]\nrecipients = "any"\n'
@@ -128,13 +138,21 @@ class Relay:
     queue: FakeQueue
     clock: ManualClock
     events: Events
+    wire: str = "plain"
 
     @property
     def port(self) -> int:
         return self.intake.addresses()[0][1]
 
     async def client(self, **options: Any) -> Client:
-        return await Client.connect(self.port, **options)
+        """A client that has read the greeting, and over STARTTLS also made its handshake."""
+        if self.wire == "implicit":
+            options.setdefault("tls", client_context(verify=False))
+        client = await Client.connect(self.port, **options)
+        if self.wire == "starttls":
+            assert (await client.command("STARTTLS")).code == 220
+            await client.start_tls(client_context(verify=False))
+        return client
 
     async def session(self, helo: str = "EHLO client.test") -> Client:
         """A client that has said EHLO."""
@@ -154,8 +172,27 @@ class Relay:
         return [record for record in self.events.recent if record["event"] == event]
 
 
+@pytest.fixture(scope="session")
+def tls_files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """The certificate of relay.example.org and its key; not to be changed."""
+    return issue(tmp_path_factory.mktemp("tls"), "relay.example.org")
+
+
 @pytest.fixture
-async def relay(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Awaitable[Relay]]]:
+def wire(request: pytest.FixtureRequest) -> str:
+    """How clients are connected: see `over_every_wire`."""
+    return getattr(request, "param", "plain")
+
+
+def listener(tls: str, files: Files, toml: str = TOML) -> str:
+    """A configuration whose listener has TLS."""
+    address = 'address = "127.0.0.1:0"\n'
+    assert address in toml
+    return toml.replace(address, f'{address}tls = "{tls}"\n{files.toml}')
+
+
+@pytest.fixture
+async def relay(wire: str, tls_files: Files) -> AsyncIterator[Callable[..., Awaitable[Relay]]]:
     """A function that starts an intake; all are stopped at the end of the test."""
     running: list[Relay] = []
 
@@ -163,9 +200,11 @@ async def relay(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., A
         clock = ManualClock()
         events = Events(clock, io.StringIO(), level="debug")
         queue = FakeQueue(clock)
-        intake = Intake(config.parse(toml), clock, events, queue, timeouts=timeouts or Timeouts())
+        if wire != "plain":
+            toml = listener(wire, tls_files, toml)
+        intake = Intake(config.parse(toml), clock, events, queue, timeouts=timeouts or Timeouts(error_pause=0.0))
         await intake.start()
-        running.append(Relay(intake, queue, clock, events))
+        running.append(Relay(intake, queue, clock, events, wire))
         return running[-1]
 
     yield start

@@ -147,8 +147,11 @@ def test_sender_domains_restrict_and_never_permit():  # C2
     assert ask("x@other.example", client="192.0.2.9", sender="u@ours.example", given=given).verdict == "accept"
     assert ask("x@other.example", client="192.0.2.9", sender="<>", given=given).verdict == "accept"
     refused = ask("x@other.example", client="192.0.2.9", sender="u@elsewhere.example", given=given)
-    assert (refused.code, refused.rule) == (553, "networks")
-    assert ask("x@other.example", sender="u@ours.example", given=given).rule == "default"
+    assert str(refused.reply) == "553 5.7.1 <u@elsewhere.example>: Sender domain not allowed"
+    assert refused.rule == "sender-domain"
+    assert ask("x@ours.example", client="192.0.2.9", sender="u@elsewhere.example", given=given).verdict == "reject"
+    assert ask("postmaster@ours.example", client="192.0.2.9", sender="u@x.example", given=given).verdict == "accept"
+    assert ask("x@other.example", sender="u@ours.example", given=given).rule == "default"  # P03: it permits nobody
     assert ask("x@ours.example", sender="u@elsewhere.example", given=given).verdict == "accept"
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mailtui.intake.commands import ehlo_reply
 from mailtui.intake.session import COMMAND_LIMIT, ERROR_LIMIT
 from mailtui.model import SmtpError
 from tests.intake.conftest import STRANGER, TOML
@@ -15,8 +16,14 @@ async def test_greeting_names_the_host(relay):  # S01
 async def test_ehlo_lists_what_is_kept(relay):  # S04, X01
     client = await (await relay()).client()
     assert (await client.command("EHLO client.test")).lines == (
-        "250-relay.example.org", "250-PIPELINING", "250-SIZE 52428800", "250-8BITMIME", "250 ENHANCEDSTATUSCODES",
+        "250-relay.example.org", "250-PIPELINING", "250-SIZE 52428800", "250-8BITMIME", "250-SMTPUTF8", "250-DSN",
+        "250-CHUNKING", "250 ENHANCEDSTATUSCODES",
     )  # fmt: skip
+
+
+def test_starttls_stands_in_the_reply_to_ehlo_where_it_works():  # S04
+    assert b"STARTTLS" not in ehlo_reply("relay.example.org", 100)
+    assert ehlo_reply("relay.example.org", 100, starttls=True).endswith(b"\r\n250 STARTTLS\r\n")
 
 
 async def test_helo_is_answered_in_one_line_and_can_send(relay):  # S05
@@ -50,7 +57,7 @@ async def test_helo_is_answered_in_one_line_and_can_send(relay):  # S05
         ("TURN", "502 5.5.1"),
         ("STARTTLS", "502 5.5.1"),
         ("AUTH PLAIN", "502 5.5.1"),
-        ("BDAT 3 LAST", "502 5.5.1"),
+        ("BDAT 0 LAST", "503 5.5.1"),
         ("HELP", "214 2.0.0"),
         ("FROBNICATE", "500 5.5.1"),  # S14
         ("", "500 5.5.1"),
@@ -80,8 +87,14 @@ async def test_before_ehlo(relay, command, expected):
         ("MAIL FROM:<a@b.example> SIZE=1 SIZE=2", "501 5.5.4"),
         ("MAIL FROM:<a@b.example> BODY=BINARYMIME", "501 5.5.4"),  # X04
         ("MAIL FROM:<a@b.example> FROB=1", "555 5.5.4"),  # S16
-        ("MAIL FROM:<a@b.example> RET=HDRS", "555 5.5.4"),
-        ("MAIL FROM:<a@b.example> SMTPUTF8", "555 5.5.4"),
+        ("MAIL FROM:<a@b.example> RET=HDRS ENVID=QQ314159", "250 2.1.0"),
+        ("MAIL FROM:<a@b.example> RET=BODY", "501 5.5.4"),  # N12
+        ("MAIL FROM:<a@b.example> smtputf8", "250 2.1.0"),  # X15
+        ("MAIL FROM:<a@b.example> SMTPUTF8=1", "501 5.5.4"),
+        ("MAIL FROM:<gr\udcc3\udcbcn@b\udcc3\udcbccher.example> SMTPUTF8", "250 2.1.0"),
+        ("MAIL FROM:<gr\udcfcn@b.example> SMTPUTF8", "501 5.1.7"),  # S23
+        ("MAIL FROM:<gr\udcc0\udcafn@b.example> SMTPUTF8", "501 5.1.7"),  # an overlong form
+        ("MAIL FROM:<a@b.example> ENVID=gr\udcc3\udcbcn SMTPUTF8", "501 5.5.4"),
         ("MAIL FROM:<a@b.example> FROB==1", "501 5.5.4"),
         ("MAIL FROM:<a@b.example>SIZE=1", "501 5.1.7"),
         ("MAIL FROM:a@b.example", "501 5.1.7"),
@@ -114,7 +127,9 @@ async def test_mail(relay, command, expected):
         ("RCPT TO:<c@d@e.example>", "501 5.1.3"),
         ("RCPT TO:c@d.example", "501 5.1.3"),
         ("RCPT TO:<c@d.example>, <e@f.example>", "501 5.1.3"),
-        ("RCPT TO:<c@d.example> NOTIFY=NEVER", "555 5.5.4"),
+        ("RCPT TO:<c@d.example> NOTIFY=NEVER ORCPT=rfc822;c@old.example", "250 2.1.5"),
+        ("RCPT TO:<c@d.example> NOTIFY=NEVER,DELAY", "501 5.5.4"),  # N12
+        ("RCPT TO:<c@d.example> FROB=1", "555 5.5.4"),  # S16
         ("RCPT TO:<c@d.example> =", "501 5.5.4"),
         ("RCPT TO:<c\uff20d.example>", "553 5.6.7"),
         ("RCPT TO:<Postmaster>", "550 5.1.1"),
@@ -313,6 +328,6 @@ async def test_reply_lines_are_bounded_and_clean(relay):  # S02, S03
 
 async def test_submission_requires_authentication(relay):  # U09
     one = await relay()
-    one.intake._doors[0].role = "submission"
+    one.intake._doors[0].demands_auth = True
     client = await one.session()
     assert (await client.command("MAIL FROM:<a@b.example>")).text.startswith("530 5.7.0")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailtui.clock import ManualClock
-from mailtui.intake.received import DateCache, closing, opening
+from mailtui.intake.received import DateCache, closing, opening, utf8_protocol
 
 ID = b"06JM5E1N8QH4C"
 DATE = b"Tue, 14 Nov 2023 22:13:20 +0000"
@@ -28,6 +28,24 @@ def test_reverse_name_and_ipv6():  # T02
     assert field(client="2001:db8::1", name="mx.client.test").startswith(
         b"Received: from client.test (mx.client.test [IPv6:2001:db8::1])\r\n"
     )
+
+
+def test_tls_is_told_in_a_comment():  # T07
+    assert opening("client.test", "192.0.2.1", "", "relay.example.org", "ESMTPS", "TLSv1.3 TLS_AES_256_GCM_SHA384") == (
+        b"Received: from client.test ([192.0.2.1])\r\n"
+        b"\t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384)\r\n"
+        b"\tby relay.example.org with ESMTPS id "
+    )
+
+
+def test_with_clauses_of_smtputf8():  # T03
+    given = ("SMTP", "ESMTP", "ESMTPA", "ESMTPS", "ESMTPSA")
+    assert [utf8_protocol(each) for each in given] == ["UTF8SMTP", "UTF8SMTP", "UTF8SMTPA", "UTF8SMTPS", "UTF8SMTPSA"]
+
+
+def test_a_recipient_beyond_ascii_is_named_in_as_much_ascii_as_can_be():  # X17
+    assert b"\tfor <c@xn--mnchen-3ya.example>; " in field(recipient="c@m\u00fcnchen.example")
+    assert "\tfor <gr\u00fcn@m\u00fcnchen.example>; ".encode() in field(recipient="gr\u00fcn@m\u00fcnchen.example")
 
 
 def test_no_recipient_is_named_if_there_are_several():  # T05

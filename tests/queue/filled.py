@@ -13,6 +13,7 @@ from mailtui.ids import IdSource
 from mailtui.model import Envelope, Message, Recipient, State
 from mailtui.queue.database import open_writer, path_of
 from mailtui.queue.tables import attempts, history, journal, messages
+from mailtui.queue.transaction import add_counts, count_leaving
 
 NOW = 1_700_000_000.0
 
@@ -109,9 +110,8 @@ class Filled:
                 row += (messages.sender_domain(e.sender), messages.fingerprint(e.sender))
                 row += (messages.fingerprint(r.address), messages.fingerprint(e.message_id))
                 run(messages.INSERT_RECIPIENT, row)
-                slot = int(e.arrived // messages.SLOT)
-                for counted in (destination, messages.ALL):
-                    run(messages.ADD_COUNTER, (counted, int(r.state), slot, 1))
+                add_counts(self.connection, {(destination, int(r.state), int(e.arrived // messages.SLOT)): 1})
+            count_leaving(self.connection, [m.id])
         run("COMMIT")
 
     def attempt(self, message: int, ordinal: int, *, code: int = 421, at: float = NOW, **other: Any) -> None:

@@ -164,13 +164,18 @@ def check_books(state: Path) -> None:
         "SELECT {}, recipients.state, CAST(messages.arrived / ? AS INTEGER) AS slot, count(*) "
         "FROM recipients JOIN messages ON messages.id = message GROUP BY 1, 2, 3"
     )
-    there = rows(state, each.format("destination"), messages.SLOT) + rows(
-        state, each.format(messages.ALL), messages.SLOT
-    )
-    assert counted == sorted(there)
+    assert counted == sorted(rows(state, each.format("destination"), messages.SLOT))
+    summed = sorted(rows(state, "SELECT destination, state, recipients FROM sums WHERE recipients != 0"))
+    each = "SELECT {}, state, count(*) FROM recipients NOT INDEXED GROUP BY 1, 2"
+    assert summed == sorted([*rows(state, each.format("destination")), *rows(state, each.format(messages.ALL))])
     total = "SELECT count(*), COALESCE(sum(size), 0) FROM messages"
     kept = "SELECT COALESCE((SELECT value FROM meta WHERE key = ?), 0)"
     assert rows(state, total) == [(value(state, kept, messages.MESSAGES), value(state, kept, messages.BYTES))]
+    whole = "SELECT id, size FROM messages WHERE id NOT IN (SELECT message FROM recipients WHERE state < 3) ORDER BY id"
+    assert rows(state, "SELECT message, size FROM leaving_whole ORDER BY message") == rows(state, whole)
+    total = "SELECT count(*), COALESCE(sum(size), 0) FROM leaving_whole"
+    leaving = (value(state, kept, messages.LEAVING_MESSAGES), value(state, kept, messages.LEAVING_BYTES))
+    assert rows(state, total) == [leaving]
     assert rows(state, "SELECT id FROM messages EXCEPT SELECT message FROM recipients") == []
     assert rows(state, "SELECT message FROM recipients EXCEPT SELECT id FROM messages") == []
     with_body = rows(state, "SELECT id FROM messages WHERE NOT flags & ? ORDER BY id", messages.SPOOLED)

@@ -25,6 +25,7 @@ from .stores import (
     deferred,
     delivered,
     ended,
+    gate,
     opened,
     rows,
     settle,
@@ -611,6 +612,54 @@ async def test_accepting_waits_for_one_chunk_at_most(tmp_path: Path) -> None:
         assert max(waited) <= 1
         assert (await store.end_operation(action.operation)).done == 5000
         check_books(tmp_path)
+
+
+async def test_a_turn_is_over_when_what_waits_is_on_disk_and_changes_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        with gate(store):
+            accepted = asyncio.ensure_future(accept(store, to("new@b.example")))
+            await asyncio.sleep(0)
+            turn = asyncio.ensure_future(store.turn())
+            await asyncio.sleep(0)
+            assert not turn.done()
+        await turn
+        assert accepted.done() or (await accepted)
+        commits = store.writer.commits
+        await store.turn()
+        assert store.writer.commits == commits + 1
+    check_books(tmp_path)
+
+
+async def test_a_message_leaves_as_a_whole_with_its_last_recipient(tmp_path: Path) -> None:
+    """Bounced, delivered or restored: `check_books` knows which messages are all leaving, and their size."""
+    async with opened(tmp_path) as store:
+        made = await accept(store, *(to(f"r{n}@{n}.example", n, due=store.clock.now()) for n in range(1, 4)), size=700)
+        await done(store, "bounce", (made.id, 1))
+        assert leaving_whole(tmp_path) == (0, 0)
+        (got,) = (await store.claim_due("2.example", 10, "")).messages
+        await settle(store, got, delivered(got.recipients[0]))
+        assert leaving_whole(tmp_path) == (0, 0)
+        await done(store, "bounce", (made.id, 3))
+        assert leaving_whole(tmp_path) == (1, 700)
+        check_books(tmp_path)
+        await done(store, "restore", (made.id, 1))
+        assert leaving_whole(tmp_path) == (0, 0)
+        (got,) = (await store.claim_due("1.example", 10, "")).messages
+        await settle(store, got, delivered(got.recipients[0]))  # what is left is leaving
+        assert leaving_whole(tmp_path) == (1, 700)
+        check_books(tmp_path)
+        store.clock.advance(GRACE + 1)
+        for leaving in await store.claim_leaving(10):
+            await settle(store, leaving.message, bounced(leaving.message.recipients[0]))
+        assert leaving_whole(tmp_path) == (0, 0)
+        assert rows(tmp_path, "SELECT * FROM messages") == []
+        check_books(tmp_path)
+
+
+def leaving_whole(state: Path) -> tuple[int, int]:
+    """(messages, octets) of which nothing stays, by the totals."""
+    kept = dict(rows(state, "SELECT key, value FROM meta"))
+    return kept.get("leaving_messages", 0), kept.get("leaving_bytes", 0)
 
 
 STATEMENTS = {

@@ -179,7 +179,13 @@ SEEKS = (
     messages.DELETE_MESSAGES,
     messages.DELETE_BODIES,
     messages.ADD_COUNTERS,
-    messages.HAS_RECIPIENTS,
+    messages.ADD_SUMS,
+    messages.DROP_LEAVING_WHOLE,
+    messages.ADD_LEAVING_WHOLE,
+    messages.STATE_LEFT,
+    messages.NEXT_COUNTERS,
+    messages.DROP_ZERO_COUNTERS,
+    messages.DROP_ZERO_SUMS,
     messages.COUNT_RECIPIENTS,
 )
 

@@ -236,7 +236,7 @@ def test_a_query_keeps_its_text() -> None:
 
 
 ERRORS = {
-    "ann@example.com": "neither a term nor a queue id; known terms: age< client: code: dest: due< from: hop: host: id:",
+    "ann@example.com": "neither a term nor a queue id; known terms: age< client: code: dest: due< from: heldby: hop:",
     "foo:bar": "unknown term foo:; known terms: age< client: code:",
     "-foo:bar": "unknown term foo:",
     "configuration": "neither a term nor a queue id",

@@ -1,6 +1,7 @@
 """Pages of the queue: whole, in order, each recipient once, whatever is claimed, and never dearer than a page."""
 
 import random
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -423,6 +424,115 @@ def test_an_instant_page_is_found_by_key_without_sorting(
     reader.close()
 
 
+# Which indexes lead each instant form; ROWS are the keys of the table.
+ROWS = "sqlite_autoindex_recipients_1"
+LED_BY = [
+    ("", "arrived", {"parked_by_state"}),
+    ("", "next_attempt", {"parked_by_due", "parked_by_state"}),
+    ("", "destination", {"parked_by_destination", "parked_by_destination_state"}),
+    ("dest:big.example", "arrived", {"parked_by_destination_state"}),
+    ("dest:big.example", "next_attempt", {"parked_by_destination", "parked_by_destination_state"}),
+    ("to:@big.example", "arrived", {"parked_by_destination_state"}),
+    ("hop:[big.example]:25", "arrived", {"parked_by_hop"}),
+    ("hop:[big.example]:25", "next_attempt", {"parked_by_hop", "parked_by_due"}),
+    ("to:x@big.example", "arrived", {"parked_by_address"}),
+    ("to:x@big.example", "next_attempt", {"parked_by_address", "parked_by_destination_state", "parked_by_due"}),
+    ("from:a@b.example", "arrived", {"parked_by_sender"}),
+    ("from:a@b.example", "next_attempt", {"parked_by_sender", "parked_by_due"}),
+    ("from:@b.example", "arrived", {"parked_by_sender"}),
+    ("from:@b.example", "next_attempt", {"parked_by_sender", "parked_by_due"}),
+    ("from:<>", "arrived", {"parked_by_sender"}),
+    ("from:<>", "next_attempt", {"parked_by_sender", "parked_by_due"}),
+    ("msgid:1@b", "arrived", {"parked_by_msgid"}),
+    ("msgid:1@b", "next_attempt", {"parked_by_msgid", "parked_by_due"}),
+    ("due<1m", "arrived", {"parked_by_due"}),
+    ("due<1m", "next_attempt", {"parked_by_due"}),
+    ("state:held", "arrived", {"parked_by_state"}),
+    ("state:deferred", "next_attempt", {"parked_by_state", "parked_by_due"}),
+    ("age>2h", "arrived", {"parked_by_state"}),
+    ("age>2h", "next_attempt", {ROWS, "parked_by_due"}),
+    ("id", "arrived", set()),
+]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("text", "sort", "indexes"), LED_BY)
+def test_an_instant_page_goes_along_its_index(
+    crowds: tuple[Filled, Filled], text: str, sort: str, indexes: set[str], reverse: bool
+) -> None:
+    for filled in crowds:
+        reader = Reader(filled.state_dir)
+        watched = Watched(reader._connection)
+        reader._connection = watched  # type: ignore[assignment]
+        assert asked(reader, filled, text, sort, reverse)
+        used = {name for sql, _ in watched.asked for name in re.findall(r"recipients INDEXED BY (\w+)", sql)}
+        assert used <= indexes
+        assert used or text == "id"
+        reader.close()
+
+
+# An index that has all that is asked for is gone through without a look into the table, whatever it passes over.
+COVERED = [
+    ("hop:[big.example]:25", "next_attempt", "parked_by_due"),
+    ("-hop:[d3.example]:25 state:deferred", "next_attempt", "parked_by_due"),
+    ("from:@b.example", "next_attempt", "parked_by_due"),
+    ("from:<>", "next_attempt", "parked_by_due"),
+    ("state:deferred", "next_attempt", "parked_by_due"),
+    ("-dest:d3.example", "next_attempt", "parked_by_due"),
+    ("age>1h", "next_attempt", "parked_by_due"),
+    ("-due<1s", "next_attempt", "parked_by_due"),
+    ("from:@b.example", "arrived", "parked_by_sender"),
+    ("from:@b.example state:deferred", "arrived", "parked_by_sender"),
+    ("due<1m", "arrived", "parked_by_due"),
+]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("text", "sort", "index"), COVERED)
+def test_an_index_that_has_it_all_needs_no_look_into_the_table(
+    crowds: tuple[Filled, Filled], text: str, sort: str, index: str, reverse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled = crowds[1]
+    reader = Reader(filled.state_dir)
+    query = parse([text], NOW)
+    whole = reader.list(query, sort="size", limit=10_000)  # a scan
+    monkeypatch.setattr(leads, "SHORT", 1)
+    monkeypatch.setattr(listing, "RARE", 1)
+    monkeypatch.setattr(listing, "PROBED", 1)
+    monkeypatch.setattr(windows, "FIRST_WINDOW", 1)
+    watched = Watched(reader._connection)
+    reader._connection = watched  # type: ignore[assignment]
+    found = reader.list(query, sort=sort, reverse=reverse, limit=10_000)
+    assert len(found) > 100
+    assert {(row.id, row.ordinal) for row in found} == {(row.id, row.ordinal) for row in whole}
+    keys = [(row.due is None, row.due or 0.0, row.id) if sort == "next_attempt" else (-row.id,) for row in found]
+    assert keys == sorted(keys, reverse=reverse)
+    pages = [(sql, values) for sql, values in watched.asked if f"INDEXED BY {index}" in sql]
+    assert pages
+    for sql, values in pages:
+        plan = [row[3] for row in filled.connection.execute("EXPLAIN QUERY PLAN " + sql, values).fetchall()]
+        assert any(f"recipients USING COVERING INDEX {index}" in step for step in plan), (sql, plan)
+        assert sort == "arrived" or not any("TEMP B-TREE" in step for step in plan), (sql, plan)
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    "text", ["hop:a", "from:a@b.example", "from:@b.example", "to:x@a.example", "msgid:1@b", "due<1m"]
+)
+def test_counting_what_an_index_leads_to_needs_no_look_into_the_table(filled: Filled, text: str) -> None:
+    fill(filled, 10)
+    reader = Reader(filled.state_dir)
+    query = parse([text], NOW)
+    for terms in query.leads:
+        for stretch in leads.stretches_of(reader._connection, terms):
+            watched = Watched(reader._connection)
+            leads.size(watched, query, [stretch], 100)  # type: ignore[arg-type]
+            for sql, values in watched.asked:
+                plan = [row[3] for row in filled.connection.execute("EXPLAIN QUERY PLAN " + sql, values).fetchall()]
+                assert any(f"USING COVERING INDEX {stretch.index}" in step for step in plan), (sql, plan)
+    reader.close()
+
+
 # Led by an index that has not the order: a bounded number of rows is looked at, and then sorted or passed over.
 BOUNDED = [
     ("hop:[big.example]:25", "next_attempt"),
@@ -450,6 +560,7 @@ def test_a_bounded_number_of_rows_is_looked_at(
     crowds: tuple[Filled, Filled], text: str, sort: str, reverse: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leads, "SHORT", 60)
+    monkeypatch.setattr(leads, "LONG", 300)
     monkeypatch.setattr(listing, "PASSED_OVER", 300)
     monkeypatch.setattr(windows, "WINDOW", 300)
     filled = crowds[1]

@@ -154,18 +154,31 @@ def test_next_hops_sum_up_their_destinations(reader: Reader, window: int, monkey
     assert [place.name for place in reader.hops(limit=1)] == ["mx.site"]
 
 
-def test_an_answer_from_many_counters_is_told_again_for_a_moment_only(filled: Filled) -> None:
-    moment = [0.0]
+@pytest.mark.parametrize("by", ["dest", "domain"])
+def test_a_page_of_the_shape_is_its_beginning(reader: Reader, by: str) -> None:
+    whole = reader.shape(by, NOW)
+    assert reader.shape(by, NOW, limit=len(whole) + 1) == whole
+    for limit in (1, 2, 3):
+        page = reader.shape(by, NOW, limit=limit)
+        assert [row.total for row in page] == [row.total for row in whole[:limit]]
+        assert all(row in whole for row in page)
 
-    def monotonic() -> float:
-        moment[0] += 0.1
-        return moment[0]
 
-    reader = Reader(filled.state_dir, monotonic=monotonic)
-    assert shape(reader, "dest")["new.example"][0] == 1
-    filled.add(to("x@new.example"))
-    assert shape(reader, "dest")["new.example"][0] == 1
-    assert reader.destinations(names=["new.example"])[0].total == 2  # few counters are always read
-    moment[0] += 3
-    assert shape(reader, "dest")["new.example"][0] == 2
+def test_a_page_of_the_shape_looks_at_the_counters_of_that_page_only(filled: Filled) -> None:
+    for number in range(200):
+        filled.add(*(to("x@full.example", ordinal) for ordinal in (1, 2, 3)), age=number * 300.0)
+        filled.add(to(f"x@d{number}.example"), age=number * 300.0)
+    reader = Reader(filled.state_dir)
+    steps = []
+    for limit in (1, 0):
+        count = [0]
+
+        def tick(count: list[int] = count) -> bool:
+            count[0] += 1
+            return False
+
+        reader._connection.set_progress_handler(tick, 20)
+        reader.shape("dest", NOW, limit=limit)
+        steps.append(count[0])
     reader.close()
+    assert steps[0] < steps[1] * 0.7  # the fullest one has half of the counters

@@ -64,6 +64,7 @@ def test_equal_preferences_are_shuffled_others_keep_their_order() -> None:
 
 
 async def test_null_mx_bounces_whatever_a_says(bench: Bench) -> None:
+    # D05
     async with bench("example.com. 300 IN MX 0 .\nexample.com. 300 IN A 192.0.2.1") as b:
         plan = await b.plan("user@example.com")
         assert verdict(plan) == ("bounce", 556, "5.1.10")
@@ -72,6 +73,7 @@ async def test_null_mx_bounces_whatever_a_says(bench: Bench) -> None:
 
 
 async def test_null_mx_among_others_is_dropped_and_never_resolved(bench: Bench) -> None:
+    # D05
     async with bench(MX + "example.com. 300 IN MX 0 .") as b:
         plan = await b.plan("example.com")
         assert plan.outcome == "deliver"
@@ -102,6 +104,7 @@ async def test_domain_with_neither_mx_nor_address_bounces(bench: Bench) -> None:
 
 
 async def test_unknown_domain_bounces(bench: Bench) -> None:
+    # D03
     async with bench(MX) as b:
         plan = await b.plan("user@nowhere.invalid")
         assert verdict(plan) == ("bounce", 550, "5.1.2")
@@ -118,6 +121,7 @@ async def test_what_is_no_domain_name_bounces(bench: Bench, domain: str) -> None
 
 @pytest.mark.parametrize("fault", ["servfail", "refused", "drop"])
 async def test_failed_mx_lookup_defers_and_never_falls_back_to_a(bench: Bench, fault: str) -> None:
+    # D03
     async with bench("example.com. 300 IN A 192.0.2.1") as b:
         b.dns.faults["example.com"] = fault
         plan = await b.plan("example.com")
@@ -136,6 +140,7 @@ async def test_failed_address_lookup_of_implicit_mx_defers(bench: Bench) -> None
 
 
 async def test_cname_of_the_domain_is_followed(bench: Bench) -> None:
+    # D04
     async with bench(MX + "alias.example. 60 IN CNAME example.com.") as b:
         plan = await b.plan("user@alias.example")
         assert plan.domain == "alias.example"
@@ -156,6 +161,7 @@ async def test_circle_of_cnames_defers(bench: Bench) -> None:
 
 
 async def test_mx_that_is_a_cname_is_used_and_called_a_fault(bench: Bench) -> None:
+    # D06
     zone = """
     example.com. 60 IN MX 10 mx.example.com.
     mx.example.com. 60 IN CNAME real.example.net.
@@ -179,6 +185,7 @@ async def test_mx_that_is_a_cname_is_used_and_called_a_fault(bench: Bench) -> No
 async def test_mx_without_a_usable_host_never_falls_back(
     bench: Bench, zone: str, faults: dict[str, str], expected: tuple[str, int, str]
 ) -> None:
+    # D02
     names = "example.com. 300 IN MX 10 a.example.com.\nexample.com. 300 IN MX 20 b.example.com.\n"
     async with bench(names + "example.com. 300 IN A 192.0.2.1\n" + zone) as b:
         b.dns.faults.update(faults)

@@ -153,6 +153,7 @@ async def test_long_chain_of_cnames_ends() -> None:
 
 
 async def test_truncated_answer_is_asked_for_by_tcp() -> None:
+    # D14
     async with DnsServer(ZONE) as dns:
         dns.faults["example.com"] = "truncate"
         answer = await Resolver([dns.endpoint], 5.0).lookup("example.com", "MX")

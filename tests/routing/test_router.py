@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mailtui.model import Plan, TlsPolicy
+from mailtui.model import Plan, PlannedHost, TlsPolicy
 from mailtui.routing import router
 from mailtui.routing.plan import order, plan_json
 
@@ -36,6 +36,7 @@ def summary(plan: Plan) -> list[tuple[int, str, tuple[str, ...], int]]:
 
 
 async def test_route_before_smarthost_before_mx(bench: Bench) -> None:
+    # D12
     smarthost = {"smarthost": "192.0.2.100:587"}
     async with bench(ZONE, route=[route("routed.example", "smtp://[192.0.2.50]:26")], delivery=smarthost) as b:
         routed, other = await b.plan("user@routed.example"), await b.plan("user@example.com")
@@ -153,8 +154,6 @@ async def test_smarthost_on_this_machine_with_our_name_is_no_loop(bench: Bench) 
         ("defer", "defer", 451, "4.3.0", "deferred by route example.com -> defer"),
         ("hold", "hold", 0, "", "held by route example.com -> hold"),
         ("discard", "discard", 0, "", "discarded by route example.com -> discard"),
-        ("smtps://[a.example]:465", "defer", 451, "4.3.5", "not supported by this version"),
-        ("lmtp:unix:/run/lmtp", "defer", 451, "4.3.5", "not supported by this version"),
     ],
 )
 async def test_routes_that_lead_to_no_host(
@@ -169,11 +168,25 @@ async def test_routes_that_lead_to_no_host(
         assert not b.dns.queries
 
 
-@pytest.mark.parametrize("option", [{"auth": "ann"}, {"source": "192.0.2.9"}])
-async def test_option_that_cannot_be_kept_defers(bench: Bench, option: dict[str, str]) -> None:
-    async with bench(route=[route("*", "smtp://[192.0.2.1]:25", **option)]) as b:
+@pytest.mark.parametrize(
+    ("target", "options", "reason"),
+    [
+        ("smtp://[192.0.2.1]:587", {"auth": "ann", "tls": "may"}, "too weak for auth=ann"),
+        ("smtp://[192.0.2.1]:25", {"tls": "dane-only"}, "tls=dane-only is not supported by this version"),
+        ("mx", {"auth": "ann"}, "whatever hosts the DNS names"),
+        ("smtp://[192.0.2.1]:25", {"source": "2001:db8::9"}, "not of the same IP version"),
+        ("lmtp:unix:/run/lmtp", {"tls": "encrypt"}, "means nothing on a Unix socket"),
+        ("smtps://[192.0.2.1]:465", {"tls": "none"}, "TLS from the start"),
+    ],
+)
+async def test_option_that_cannot_be_kept_defers(
+    bench: Bench, target: str, options: dict[str, str], reason: str
+) -> None:
+    """The configuration and `route set` refuse these; a row that is there all the same never goes a weaker way."""
+    async with bench(route=[route("*", target, **options)]) as b:
         plan = await b.plan("user@example.com")
-        assert (plan.outcome, plan.enhanced) == ("defer", "4.3.5")
+        assert (plan.outcome, plan.enhanced, plan.hosts) == ("defer", "4.3.5", ())
+        assert reason in plan.reason
 
 
 async def test_tls_of_a_route_reaches_its_hosts(bench: Bench) -> None:
@@ -187,6 +200,128 @@ async def test_tls_of_a_route_reaches_its_hosts(bench: Bench) -> None:
         assert [h.tls for h in (await b.plan("user@one.example")).hosts] == [TlsPolicy("none", "route", why)]
         assert {h.tls.level for h in (await b.plan("user@example.com")).hosts if h.tls} == {"may"}
         assert [h.tls for h in (await b.plan("user@auto.example")).hosts] == [None]
+
+
+async def test_scheme_and_options_of_a_route_reach_its_hosts(bench: Bench) -> None:
+    rows = [
+        route("smtps.example", "smtps://[192.0.2.1]"),
+        route("auth.example", "smtp://[smart.example]:587", auth="ann"),
+        route("local.example", "smtp://[127.0.0.1]:587", auth="ann", source="127.0.0.9"),
+        route("lmtp.example", "lmtp://[192.0.2.3]"),
+        route("unix.example", "lmtp:unix:/run/lmtp.sock"),
+        route("from:boss.example", "smtp://provider.example:587", auth="boss", tls="verify"),
+    ]
+    async with bench(ZONE, hosts="192.0.2.2 smart.example\n", route=rows) as b:
+
+        async def only(address: str, sender: str = "") -> tuple[PlannedHost, str]:
+            plan = await b.plan(address, sender)
+            assert plan.outcome == "deliver", plan
+            return plan.hosts[0], plan.next_hop
+
+        host, hop = await only("user@smtps.example")
+        assert (host.scheme, host.port, hop) == ("smtps", 465, "smtps://[192.0.2.1]:465")
+        assert host.tls is not None
+        assert (host.tls.level, host.tls.source) == ("encrypt", "route")
+        host, hop = await only("user@auth.example")
+        assert (host.auth, host.domain, hop) == ("ann", "smart.example", "[smart.example]:587")
+        assert host.tls is not None
+        assert host.tls.level == "verify"
+        assert host.tls.why == "route auth.example -> smtp://[smart.example]:587: auth=ann needs it"
+        host, hop = await only("user@local.example")
+        assert (host.auth, host.source, host.addresses) == ("ann", "127.0.0.9", ("127.0.0.1",))
+        assert hop == "[127.0.0.1]:587"
+        assert host.tls is not None
+        assert host.tls.level == "encrypt"
+        host, hop = await only("user@lmtp.example")
+        assert (host.scheme, host.port, hop) == ("lmtp", 24, "lmtp://[192.0.2.3]:24")
+        host, hop = await only("user@unix.example")
+        assert (host.scheme, host.path, host.name, hop) == (
+            "lmtp",
+            "/run/lmtp.sock",
+            "localhost",
+            "lmtp:unix:/run/lmtp.sock",
+        )
+        assert host.tls is not None
+        assert host.tls.level == "none"
+        host, hop = await only("user@example.com", sender="ceo@boss.example")
+        assert hop == "in1.provider.example,in2.provider.example:587;auth=boss;tls=verify"
+        assert (host.auth, host.domain) == ("boss", "provider.example")
+        assert host.tls is not None
+        assert (host.tls.level, host.tls.match) == ("verify", ("provider.example",))
+        host, hop = await only("user@example.com", sender="ann@home.example")
+        assert (host.auth, host.domain, hop) == ("", "example.com", "a.example.com,b.example.com")
+
+
+@pytest.mark.parametrize("default", ["auto", "none", "encrypt", "verify"])
+async def test_default_never_weakens_what_a_password_needs(bench: Bench, default: str) -> None:
+    delivery = {"smarthost": "smtp://[192.0.2.1]:587", "smarthost_auth": "ann", "secrets": "/x"}
+    async with bench(ZONE, delivery=delivery, tls={"default": default}) as b:
+        plan = await b.plan("user@example.com")
+        [host] = plan.hosts
+        assert (host.auth, plan.next_hop) == ("ann", "[192.0.2.1]:587")
+        assert (host.tls or TlsPolicy("verify", "config", "")).level == "verify"
+
+
+async def test_source_of_a_route_leaves_addresses_of_its_ip_version(bench: Bench) -> None:
+    hosts = "2001:db8::7 both.example\n192.0.2.7 both.example\n2001:db8::8 six.example\n"
+    rows = [
+        route("both.example", "smtp://[both.example]", source="192.0.2.99"),
+        route("six.example", "smtp://[six.example]", source="192.0.2.99"),
+        route("mx.example", "smtp://example.com", source="2001:db8::99"),
+    ]
+    async with bench(ZONE, hosts=hosts, route=rows) as b:
+        plan = await b.plan("user@both.example")
+        assert [(host.addresses, host.source) for host in plan.hosts] == [(("192.0.2.7",), "192.0.2.99")]
+        for domain in ("six.example", "mx.example"):
+            plan = await b.plan(f"user@{domain}")
+            assert (plan.outcome, plan.enhanced) == ("defer", "4.4.4")
+            assert "has no address of the IP version of source=" in plan.reason
+
+
+async def test_ways_to_one_host_with_other_options_are_other_next_hops(bench: Bench) -> None:
+    target = "smtp://[192.0.2.1]:587"
+    rows = [
+        route("a.example", target),
+        route("b.example", target, auth="ann"),
+        route("c.example", target, auth="bob"),
+        route("d.example", target, tls="none"),
+        route("e.example", target, source="192.0.2.9"),
+        route("f.example", "smtps://[192.0.2.1]:587"),
+        route("g.example", "lmtp://[192.0.2.1]:587"),
+        route("h.example", target, tls="auto"),
+    ]
+    async with bench(ZONE, route=rows) as b:
+        hops = {row["match"]: (await b.plan(f"user@{row['match']}")).next_hop for row in rows}
+    assert hops["a.example"] == hops["h.example"] == "[192.0.2.1]:587"
+    assert len(set(hops.values())) == len(rows) - 1
+    assert not any(" " in hop for hop in hops.values())
+
+
+async def test_two_ways_to_one_host_have_two_names(bench: Bench) -> None:
+    rows = [
+        {"match": "a.example", "target": "smtp://[192.0.2.1]:587", "auth": "ann"},
+        {"match": "b.example", "target": "smtp://[192.0.2.1]:587", "auth": "bob"},
+        {"match": "c.example", "target": "smtp://[192.0.2.1]:587"},
+        {"match": "d.example", "target": "smtp://[192.0.2.1]:25", "auth": "ann"},
+    ]
+    async with bench(ZONE, route=rows, delivery={"secrets": "/x"}) as b:
+        names = [(await b.plan(f"user@{domain}.example")).next_hop for domain in "abcd"]
+    assert names == ["[192.0.2.1]:587;auth=ann", "[192.0.2.1]:587;auth=bob", "[192.0.2.1]:587", "[192.0.2.1]:25"]
+
+
+async def test_smarthost_may_be_a_list(bench: Bench) -> None:
+    target = "smtp://[192.0.2.1]:587,smtp://[192.0.2.2]:587|smtps://provider.example"
+    async with bench(ZONE, delivery={"smarthost": target, "smarthost_auth": "ann", "secrets": "/x"}) as b:
+        plan = await b.plan("user@example.com")
+        assert [(host.preference, host.scheme, host.port, host.auth) for host in plan.hosts] == [
+            (0, "smtp", 587, "ann"),
+            (0, "smtp", 587, "ann"),
+            (1, "smtps", 465, "ann"),
+            (2, "smtps", 465, "ann"),
+        ]
+        assert plan.next_hop == (
+            "[192.0.2.1]:587,[192.0.2.2]:587|smtps://in1.provider.example,in2.provider.example:465;auth=ann"
+        )
 
 
 async def test_list_is_tried_group_by_group(bench: Bench) -> None:
@@ -268,11 +403,24 @@ async def test_plan_as_json(bench: Bench) -> None:
                     "name": "a.example.com",
                     "addresses": ["192.0.2.1"],
                     "port": 25,
+                    "scheme": "smtp",
+                    "auth": None,
+                    "source": None,
                     "tls": tls,
                     "tlsa": None,
                     "error": None,
                 },
-                {"preference": 20, "name": "b.example.com", "addresses": [], "port": 25, "tls": tls, "tlsa": None},
+                {
+                    "preference": 20,
+                    "name": "b.example.com",
+                    "addresses": [],
+                    "port": 25,
+                    "scheme": "smtp",
+                    "auth": None,
+                    "source": None,
+                    "tls": tls,
+                    "tlsa": None,
+                },
             ],
             "sts": None,
             "dropped": [],

@@ -12,10 +12,16 @@ follows. Anything else than a list answers every call. An answer is
 - text: `"250 2.0.0 ok"`; lines separated by newline become a multi-line reply;
 - octets: sent as they are, to break the protocol on purpose;
 - `Pieces(b"25", b"0 ok\\r\\n")`: sent in so many TCP segments;
+- `Last(b"250 o")`: sent, and then the connection is closed;
 - DROP (close without an answer), RESET (close with a TCP reset), HANG (read on and never answer);
 - a function of the command line that gives one of these (it may be a coroutine function).
 
 A text answer that starts with 421 closes the connection after it is sent, as RFC 5321 section 3.8 says.
+
+TLS: `tls` is the server's context, offered by STARTTLS or, with `implicit_tls`, from the first octet. AUTH: while the
+answer is a 334, the client's next line is the next call of the script `auth`. CHUNKING is offered like any keyword;
+`bdat` answers each chunk. With `lmtp` it speaks LMTP, and the script `dot` is asked once for each accepted recipient,
+with its address in place of the command line; `path` lets it listen on a Unix socket.
 """
 
 import asyncio
@@ -36,6 +42,10 @@ class Pieces:
 
     def __init__(self, *octets: bytes) -> None:
         object.__setattr__(self, "octets", octets)
+
+
+class Last(Pieces):
+    """An answer after which the connection is closed."""
 
 
 class Close:
@@ -73,7 +83,8 @@ class Transaction:
     rcpt_parameters: dict[str, str] = field(default_factory=dict)
     data: bytes = b""  # without dot-stuffing and final dot
     wire: bytes = b""  # as it came, final dot included
-    reply: str = ""  # to the final dot; "" for none
+    reply: str = ""  # to the final dot; "" for none; of LMTP the best one
+    chunks: list[int] = field(default_factory=list)  # sizes, if it came by BDAT
 
 
 class NextHop:
@@ -93,10 +104,13 @@ class NextHop:
         name: str = "next.test",
         tls: ssl.SSLContext | None = None,
         implicit_tls: bool = False,
+        lmtp: bool = False,
+        path: str = "",
     ) -> None:
         self.keywords = list(keywords)
         self.host, self.port, self.name = host, port, name
         self.tls, self.implicit_tls = tls, implicit_tls
+        self.lmtp, self.path = lmtp, path
         self.greeting: Script = []
         self.ehlo: Script = []
         self.helo: Script = []
@@ -106,6 +120,7 @@ class NextHop:
         self.rcpt: Script = []
         self.recipients: dict[str, Script] = {}  # by address in lower case; goes before `rcpt`
         self.data: Script = []
+        self.bdat: Script = []
         self.dot: Script = []
         self.rset: Script = []
         self.noop: Script = []
@@ -116,6 +131,7 @@ class NextHop:
         self.transactions: list[Transaction] = []
         self.begun: list[Transaction] = []
         self.commands: list[tuple[int, str]] = []
+        self.responses: list[str] = []  # what clients said to challenges
         self.connections = self.open = self.peak = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -153,6 +169,9 @@ class NextHop:
 
     async def start(self) -> None:
         context = self.tls if self.implicit_tls else None
+        if self.path:
+            self._server = await asyncio.start_unix_server(self._accept, self.path, ssl=context, limit=_LINE_LIMIT)
+            return
         self._server = await asyncio.start_server(
             self._accept, self.host, self.port, ssl=context, limit=_LINE_LIMIT, reuse_address=True
         )
@@ -231,7 +250,11 @@ class _Session:
         hop = self.hop
         verb, _, rest = line.partition(" ")
         match verb.upper():
-            case "EHLO":
+            case "LHLO" if not hop.lmtp:
+                await self.answer(hop.unknown, line, "500 5.5.1 this is not LMTP")
+            case "EHLO" | "HELO" if hop.lmtp:
+                await self.answer(hop.unknown, line, "500 5.5.1 this is LMTP")
+            case "EHLO" | "LHLO":
                 self.name, self.transaction = rest, None
                 keywords = [*hop.keywords]
                 if hop.tls is not None and not self.secure:
@@ -243,13 +266,15 @@ class _Session:
             case "STARTTLS":
                 await self.start_tls(line)
             case "AUTH":
-                await self.answer(hop.auth, line, "235 2.7.0 ok")
+                await self.log_in(line)
             case "MAIL":
                 await self.mail(line)
             case "RCPT":
                 await self.rcpt(line)
             case "DATA":
                 await self.data(line)
+            case "BDAT":
+                await self.bdat(line)
             case "RSET":
                 self.transaction = None
                 await self.answer(hop.rset, line, "250 2.0.0 ok")
@@ -268,6 +293,11 @@ class _Session:
         if reply.startswith("2") and hop.tls is not None:
             await self.writer.start_tls(hop.tls)
             self.secure, self.name, self.transaction = True, "", None
+
+    async def log_in(self, line: str) -> None:
+        while (await self.answer(self.hop.auth, line, "235 2.7.0 ok")).startswith("334"):
+            line = (await self.reader.readuntil(b"\n")).decode("utf-8", "surrogateescape").rstrip("\r\n")
+            self.hop.responses.append(line)
 
     async def mail(self, line: str) -> None:
         sender, parameters = _path(line)
@@ -309,8 +339,29 @@ class _Session:
         hop.transactions.append(transaction)
         try:
             # The peer may act on the reply at once: what the test reads is complete before it is sent.
-            answer = await _next(hop.dot, ".", "250 2.0.0 ok")
-            transaction.reply = _text(answer)
+            for each in transaction.recipients if hop.lmtp else ["."]:
+                answer = await _next(hop.dot, each, "250 2.0.0 ok")
+                transaction.reply = min(filter(None, (transaction.reply, _text(answer))), default="")
+                await self.say(answer)
+        finally:
+            await hop._notify()
+
+    async def bdat(self, line: str) -> None:
+        """One chunk: its octets are read whatever the answer is (RFC 3030 section 2)."""
+        transaction, hop = self.transaction, self.hop
+        _, size, *last = line.split()
+        octets = await self.reader.readexactly(int(size))
+        usable = transaction is not None and transaction.recipients
+        reply = _text(answer := await _next(hop.bdat, line, "250 2.0.0 ok" if usable else "503 5.5.1 no transaction"))
+        if transaction is not None:
+            transaction.data += octets
+            transaction.chunks.append(int(size))
+            if last and reply.startswith("2"):
+                transaction.reply = reply
+                hop.transactions.append(transaction)
+        if last or not reply.startswith("2"):
+            self.transaction = None
+        try:
             await self.say(answer)
         finally:
             await hop._notify()
@@ -338,7 +389,7 @@ class _Session:
                 await asyncio.sleep(_SEGMENT_GAP)
             self.writer.write(piece)
             await self.writer.drain()
-        if isinstance(answer, str) and answer.startswith("421"):
+        if isinstance(answer, Last) or (isinstance(answer, str) and answer.startswith("421")):
             raise _Closed
 
 

@@ -1,52 +1,62 @@
-"""The report to the sender that a message could not be delivered (RFC 3461, 3464, 6522).
+"""The report to the sender on what became of a message (RFC 3461, 3464, 6522, 6533): one composer for all of them.
 
-Promises: a report never answers a report (the null sender) and never goes to a recipient who asked for none; it has the
-null sender itself. Its lines end in CRLF and have at most 998 octets; it is 7-bit unless the returned message is not.
-The returned message is embedded octet by octet, apart from what no SMTP client may send (bare CR or LF, NUL); it cannot
-end its part of the report, nor can any text from outside add a field to it.
+Promises: a report never answers a report (the null sender) and never names a recipient for whom none is due; it has the
+null sender itself. Its lines end in CRLF and have at most 998 octets. It is 7-bit unless the returned message is not,
+or the one who gets it has an address that is not ASCII: only that report needs SMTPUTF8. The returned message is
+embedded octet by octet, apart from what no SMTP client may send (bare CR or LF, NUL); it cannot end its part of the
+report, nor can any text from outside add a field to it.
 """
 
+import binascii
 import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from email.header import Header
-from email.policy import SMTP
-from textwrap import wrap
 
-from mailtui.bounce.text import HARD, SOFT, ascii_text, date, decode_xtext, field, original_recipient, typed_address
-from mailtui.ids import encode, rid
-from mailtui.model import Envelope, Failure, Message
-
-# Of a message that is not returned as a whole; more header than this helps nobody.
-HEADER_LIMIT = 64 * 1024
+from mailtui.address import AddressError, with_ascii_domain
+from mailtui.bounce.due import told
+from mailtui.bounce.human import human_part
+from mailtui.bounce.returned import returned
+from mailtui.bounce.status import status_part
+from mailtui.bounce.text import HARD, date, one_line
+from mailtui.model import Action, Envelope, Message, Reported
 
 # So that "To: <...>" is one line; no mailbox is longer than 64 + 1 + 255 octets (RFC 5321 section 4.5.3.1).
 ADDRESS_LIMIT = HARD - len("To: <>")
 
-_STATUS = re.compile(r"[245](\.[0-9]{1,3}\.[0-9]{1,3})")
-_STRAY = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _MESSAGE_ID = re.compile(r"<?([!-;=?-~]{1,250})>?")
 
-_AFTERWARDS = (
-    "It will not be tried again for the recipients above. If they are among several, the others are not concerned by "
-    "this report. What the next host said often tells what to do: correct the address, make the message smaller, or "
-    "ask the recipient in another way; then send the message again."
-)
+# The most pressing news gives the report its subject.
+_SUBJECTS = {
+    Action.FAILED: "Undelivered mail returned to sender",
+    Action.DELAYED: "Delayed mail, still being tried",
+    Action.DELIVERED: "Mail was delivered",
+    Action.RELAYED: "Mail was handed on",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report, ready to be queued with the null sender and NOTIFY=NEVER. `eight_bit`: it needs 8BITMIME."""
+    """A report, ready to be queued with the null sender. `eight_bit`: it needs 8BITMIME; `smtputf8`: it needs that."""
 
     recipient: str
     content: bytes
     eight_bit: bool = False
+    smtputf8: bool = False
 
 
-def failure_report(
+@dataclass(frozen=True, slots=True)
+class _Part:
+    kind: str  # its Content-Type
+    description: str
+    content: bytes
+    transfer: str = "7bit"
+
+
+def compose(
     message: Message,
-    failures: Sequence[Failure],
+    reported: Sequence[Reported],
     original: bytes,
     *,
     hostname: str,
@@ -55,233 +65,110 @@ def failure_report(
     now: float,
     report_id: str,
 ) -> Report | None:
-    """Compose one report for all failures of one go; None if nobody is due one.
+    """One report on all that became of a message in one go; None if nobody is due one (`due.told`).
 
-    `original` is the stored message, or at least its header section if it is larger than `return_limit` (octets).
-    `hostname` is our FQDN, `postmaster` the address for double bounces ("" for none), `now` the wall time in seconds,
-    `report_id` the left half of the report's Message-ID. An attempt with `finished` 0 stands for none.
+    `original` is the stored message, or at least its header section if it is larger than `return_limit` (octets) or
+    nobody failed. `hostname` is our FQDN, `postmaster` the address for double bounces ("" for none), `now` the wall
+    time in seconds, `report_id` the left half of the report's Message-ID.
 
-    A failure with NOTIFY set but without FAILURE is left out (RFC 3461 section 5.2). A message with the null sender is
-    never answered: its failure goes to `postmaster`, unless it is the postmaster's mail that failed (RFC 5321 6.1).
+    The whole message goes back only with a failure (RFC 3461 section 4.3). A message with the null sender is never
+    answered: its failure goes to `postmaster`.
     """
     envelope = message.envelope
-    hostname = ascii_text(hostname)
-    due = [failure for failure in failures if _wanted(failure.recipient.notify)]
-    recipient = envelope.sender
-    if not recipient:
-        recipient = postmaster
-        due = [failure for failure in due if not _same_mailbox(failure.recipient.address, postmaster)]
+    hostname = one_line(hostname)
+    due = told(envelope, reported, postmaster)
+    recipient = _ascii_if_can(envelope.sender or postmaster)
     if not due or not recipient:
         return None
+    wide = not recipient.isascii()
     # No host of this next hop takes 8BITMIME, and our report may go the same way: it must be 7-bit to get there.
-    narrow = any(failure.verdict.rule == "8bitmime" for failure in due)
-    kind, returned = _returned(envelope, original, 0 if narrow else return_limit)
-    if narrow:
-        returned = returned.decode("ascii", "replace").replace("\ufffd", "?").encode("ascii")
-    eight_bit = not returned.isascii()
-    encoding = "8bit" if eight_bit else "7bit"
+    narrow = any(each.verdict.rule == "8bitmime" for each in due)
+    failed = any(each.action is Action.FAILED for each in due)
+    kind, content = returned(envelope, original, return_limit if failed and not narrow else 0)
+    text = human_part(message, due, hostname, postmaster, wide=wide or envelope.smtputf8)
+    status = "message/global-delivery-status" if wide else "message/delivery-status"
     parts = [
-        ("text/plain; charset=us-ascii", "Notification", "7bit", _human(message, due, hostname, postmaster)),
-        ("message/delivery-status", "Delivery report", "7bit", _status(message, due, hostname)),
-        (kind, "Returned message" if kind.startswith("message/") else "Header of the message", encoding, returned),
+        _part(f"text/plain; charset={'us-ascii' if text.isascii() else 'utf-8'}", "Notification", text, wide, True),
+        _part(status, "Delivery report", status_part(message, due, hostname, wide=wide), wide, False),
+        _part(
+            kind,
+            "Returned message" if kind in ("message/rfc822", "message/global") else "Header of the message",
+            content,
+            wide,
+            narrow or kind.startswith("message/global"),  # raw, that would need SMTPUTF8 (RFC 6532 section 3.7)
+        ),
     ]
-    boundary = _boundary(report_id, [content for *_, content in parts])
-    head = _head(envelope, recipient, hostname, now, report_id, boundary, encoding)
+    transfer = "8bit" if any(part.transfer == "8bit" for part in parts) else "7bit"
+    boundary = _boundary(report_id, [part.content for part in parts])
+    subject = next(_SUBJECTS[action] for action in _SUBJECTS if any(each.action is action for each in due))
+    head = _head(envelope, recipient, subject, hostname, now, report_id, boundary, transfer)
     body = [head, b"This is a report in MIME format (RFC 3464).\r\n"]
-    for content_type, description, transfer, content in parts:
+    for part in parts:
         body.append(
-            f"\r\n--{boundary}\r\nContent-Description: {description}\r\nContent-Type: {content_type}\r\n"
-            f"Content-Transfer-Encoding: {transfer}\r\n\r\n".encode("ascii")
+            f"\r\n--{boundary}\r\nContent-Description: {part.description}\r\nContent-Type: {part.kind}\r\n"
+            f"Content-Transfer-Encoding: {part.transfer}\r\n\r\n".encode("ascii")
         )
-        body.append(content)
+        body.append(part.content)
     body.append(f"\r\n--{boundary}--\r\n".encode("ascii"))
-    return Report(recipient, b"".join(body), eight_bit)
+    whole = b"".join(body)
+    return Report(recipient, whole, not whole.isascii(), wide)
 
 
-def _wanted(notify: str) -> bool:
-    """Whether NOTIFY lets a failure be reported; without NOTIFY it does (RFC 3461 section 5.2)."""
-    return not notify or "FAILURE" in notify.upper().split(",")
+def _part(kind: str, description: str, content: bytes, wide: bool, encode: bool) -> _Part:
+    """A part as it can be sent: as it is if it is ASCII or may go in 8 bits, else, with `encode`, quoted-printable."""
+    if content.isascii():
+        return _Part(kind, description, content)
+    if wide or not encode:
+        return _Part(kind, description, content, "8bit")
+    # Line ends stay line ends; a blank at the end of a line and a lone dot are encoded (RFC 2045 section 6.7).
+    return _Part(kind, description, binascii.b2a_qp(content, istext=True), "quoted-printable")
 
 
-def _same_mailbox(address: str, postmaster: str) -> bool:
-    """Whether a failed recipient is the postmaster, who would else get reports about reports without end."""
-    return address.lower() in (postmaster.lower(), "postmaster")
+def _ascii_if_can(address: str) -> str:
+    """The address, with its domain in A-labels if that makes it ASCII: then the report needs no SMTPUTF8."""
+    try:
+        return with_ascii_domain(address) or address
+    except AddressError:
+        return address
 
 
 def _head(
-    envelope: Envelope, recipient: str, hostname: str, now: float, report_id: str, boundary: str, encoding: str
+    envelope: Envelope,
+    recipient: str,
+    subject: str,
+    hostname: str,
+    now: float,
+    report_id: str,
+    boundary: str,
+    transfer: str,
 ) -> bytes:
-    double = not envelope.sender
-    subject = "Undeliverable report (double bounce)" if double else "Undelivered mail returned to sender"
+    if not envelope.sender:
+        subject = "Postmaster notice: undeliverable report (double bounce)"
     fields = [
         ("From", f"Mail Delivery System <MAILER-DAEMON@{hostname}>"),
-        ("Subject", f"Postmaster notice: {subject.lower()}" if double else subject),
+        ("Subject", subject),
         ("Date", date(now)),
         ("MIME-Version", "1.0"),
         ("Auto-Submitted", "auto-replied"),  # RFC 3834 section 5
     ]
-    lines = "".join(SMTP.header_factory(name, value).fold(policy=SMTP) for name, value in fields)
-    # Not by the header factory, which would parse addresses and ids again, and encode what it cannot read.
+    # Not by email's header factory: it makes a class for every field, and thousands of reports in a row would keep the
+    # garbage collector busy for half a second at a time. Nothing here is long, or other than ASCII.
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
     lines += _to(recipient)
     lines += f"Message-ID: <{report_id}@{hostname}>\r\n"
     if (match := _MESSAGE_ID.fullmatch(envelope.message_id.strip())) is not None:
         lines += f"References: <{match[1]}>\r\n"
     lines += f'Content-Type: multipart/report; report-type=delivery-status;\r\n boundary="{boundary}"\r\n'
-    lines += f"Content-Transfer-Encoding: {encoding}\r\n\r\n"
-    return lines.encode("ascii")
+    lines += f"Content-Transfer-Encoding: {transfer}\r\n\r\n"
+    return lines.encode("utf-8")
 
 
 def _to(recipient: str) -> str:
-    """The To field. An address that is not ASCII stands as the name of an empty group (RFC 6857 section 3.1.8)."""
-    if recipient.isascii() and recipient.isprintable() and len(recipient) < ADDRESS_LIMIT:
+    """The To field, in UTF-8 if need be (RFC 6532). What is no mailbox at all stands as the name of an empty group."""
+    name = recipient.encode("utf-8", "replace")
+    if recipient.isprintable() and len(name) < ADDRESS_LIMIT:
         return f"To: <{recipient}>\r\n"
-    name = recipient.encode("utf-8", "replace").decode("utf-8")
-    return "To: " + Header(name, "utf-8", header_name="To").encode(linesep="\r\n") + " :;\r\n"
-
-
-def _human(message: Message, failures: Sequence[Failure], hostname: str, postmaster: str) -> bytes:
-    envelope = message.envelope
-    contact = ascii_text(postmaster) or f"postmaster@{hostname}"
-    subject = f', "{ascii_text(envelope.subject, 200)}",' if envelope.subject else ""
-    whose = "Your message" if envelope.sender else "A message with the null sender, itself a report as a rule,"
-    lines = [f"This is the mail relay {hostname}.", ""]
-    lines += _paragraph(f"{whose}{subject} could not be delivered. It was accepted on {date(envelope.arrived)}.")
-    for failure in failures:
-        lines += ["", *_paragraph(f"<{ascii_text(failure.recipient.address)}>")]
-        lines += _paragraph(_reason(failure), "    ")
-    lines += ["", "What happens next", "", *_paragraph(_AFTERWARDS), ""]
-    lines += _paragraph(f"If you need help, write to {contact} and name the queue id {encode(message.id)}.")
-    return "".join(f"{line}\r\n" for line in lines).encode("ascii")
-
-
-def _reason(failure: Failure) -> str:
-    """One failure in a person's words: who said what, and whether we had tried for long."""
-    verdict, attempt, recipient = failure.verdict, failure.attempt, failure.recipient
-    said = ascii_text(_reply(failure)) or "no reason was given"
-    if verdict.remote:
-        where = ascii_text(attempt.host or attempt.address) or "the next host"
-        if attempt.host and attempt.address:
-            where += f" [{ascii_text(attempt.address)}]"
-        text = f"{where} said: {said}"
-    else:
-        text = said
-    if failure.expired:
-        times = f"{recipient.attempts} attempts" if recipient.attempts != 1 else "1 attempt"
-        text = f"Given up after {times}. The last one ended so: {text}"
-    return text
-
-
-def _paragraph(text: str, indent: str = "") -> list[str]:
-    """Lines of at most SOFT characters; a longer word is broken."""
-    return wrap(text, SOFT, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False) or [indent]
-
-
-def _reply(failure: Failure) -> str:
-    """The reply as it came: code, enhanced code (once) and text."""
-    verdict = failure.verdict
-    words = [str(verdict.code)] if verdict.code else []
-    if verdict.enhanced and not verdict.reply.startswith(verdict.enhanced):
-        words.append(verdict.enhanced)
-    return " ".join([*words, verdict.reply]).strip()
-
-
-def _status(message: Message, failures: Sequence[Failure], hostname: str) -> bytes:
-    """The machine-readable part (RFC 3464 section 2): a block for the message, then one a recipient."""
-    envelope = message.envelope
-    lines = field("Reporting-MTA", f"dns; {hostname}")
-    if envelope.envid:
-        lines += field("Original-Envelope-Id", ascii_text(decode_xtext(envelope.envid)))
-    if envelope.client:
-        helo = re.sub(r"[();\\ ]", "?", ascii_text(envelope.helo)) or f"[{ascii_text(envelope.client)}]"
-        lines += field("Received-From-MTA", f"dns; {helo} ([{ascii_text(envelope.client)}])")
-    lines += field("Arrival-Date", date(envelope.arrived))
-    lines += field("X-Mailtui-Queue-ID", encode(message.id))
-    for failure in failures:
-        lines += "\r\n" + _recipient_fields(message, failure)
-    return lines.encode("ascii")
-
-
-def _recipient_fields(message: Message, failure: Failure) -> str:
-    recipient, verdict, attempt = failure.recipient, failure.verdict, failure.attempt
-    lines = field("Final-Recipient", typed_address(recipient.address))
-    if recipient.orcpt and (original := original_recipient(recipient.orcpt)):
-        lines = field("Original-Recipient", original) + lines
-    lines += field("Action", "failed")
-    lines += field("Status", failure_status(failure))
-    if verdict.remote:  # RFC 3461 section 6.3 (h), (i): never without a next hop that answered
-        if attempt.host:
-            lines += field("Remote-MTA", f"dns; {ascii_text(attempt.host)}")
-        elif attempt.address:
-            lines += field("Remote-MTA", f"dns; [{ascii_text(attempt.address)}]")
-        lines += field("Diagnostic-Code", f"smtp; {ascii_text(_reply(failure))}")
-    if attempt.finished:
-        lines += field("Last-Attempt-Date", date(attempt.finished))
-    return lines + field("Final-Log-ID", rid(message.id, recipient.ordinal))
-
-
-def failure_status(failure: Failure) -> str:
-    """The Status of a failure (RFC 3463).
-
-    A refusal keeps its own status, in class 5 as `failed` demands (RFC 3464 section 2.3.4). One that ran out of time
-    has the 4.x.x of the last reply, else 4.4.7.
-    """
-    verdict = failure.verdict
-    match = _STATUS.fullmatch(verdict.enhanced)
-    if failure.expired:
-        return verdict.enhanced if match and verdict.remote and verdict.enhanced[0] == "4" else "4.4.7"
-    return f"5{match[1]}" if match else "5.0.0"
-
-
-def _returned(envelope: Envelope, original: bytes, limit: int) -> tuple[str, bytes]:
-    """What of the message goes back, and its media type.
-
-    The whole, if it is at most `limit` octets and was not asked for as HDRS; never under REQUIRETLS (RFC 8689 section
-    5), nor with lines that no SMTP client may send. With SMTPUTF8 the types are those of RFC 6533.
-    """
-    whole = envelope.ret.upper() != "HDRS" and not envelope.requiretls
-    whole = whole and max(len(original), envelope.size) <= limit and len(original) >= envelope.size
-    if whole:
-        content = _clean(original)
-        if not _overlong(content):
-            return "message/global" if envelope.smtputf8 else "message/rfc822", content
-    content = _fold_overlong(_header(original))
-    return "message/global-headers" if envelope.smtputf8 else "text/rfc822-headers", content
-
-
-def _clean(content: bytes) -> bytes:
-    """Line ends as CRLF and no NUL; the octets as they are in every message that keeps to RFC 5322."""
-    content = _STRAY.sub(b"\r\n", content.replace(b"\0", b"?"))
-    return content if content.endswith(b"\r\n") else content + b"\r\n"
-
-
-def _header(original: bytes) -> bytes:
-    """The header section, up to the last whole line within HEADER_LIMIT."""
-    header = _clean(original[: HEADER_LIMIT + 1])
-    end = 0 if header.startswith(b"\r\n") else header.find(b"\r\n\r\n") + 2
-    if end == 1:  # no empty line: all of it is header
-        end = len(header)
-    if end > HEADER_LIMIT:
-        end = header.rfind(b"\r\n", 0, HEADER_LIMIT) + 2
-        if end == 1:  # one line of that length
-            return header[:HEADER_LIMIT].rstrip(b"\r\n") + b"\r\n"
-    return header[:end] or b"\r\n"
-
-
-def _overlong(content: bytes) -> bool:
-    return any(len(line) > HARD for line in content.split(b"\r\n"))
-
-
-def _fold_overlong(header: bytes) -> bytes:
-    """Header lines beyond HARD octets folded, where need be in the middle of a word."""
-    if not _overlong(header):
-        return header
-    lines = []
-    for line in header.split(b"\r\n"):
-        while len(line) > HARD:
-            lines.append(line[:HARD])
-            line = b" " + line[HARD:]
-        lines.append(line)
-    return b"\r\n".join(lines)
+    return "To: " + Header(name.decode("utf-8"), "utf-8", header_name="To").encode(linesep="\r\n") + " :;\r\n"
 
 
 def _boundary(report_id: str, contents: Sequence[bytes]) -> str:

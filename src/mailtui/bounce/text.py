@@ -1,7 +1,8 @@
-"""Text from outside as it may stand in a report: printable ASCII, one line a field, folded without a change.
+"""Text from outside as it may stand in a report: printable, one line a field, folded without a change.
 
-Promises: what these functions return holds no control character and nothing beyond ASCII, so that no reply, address or
-parameter can add a field, end a part or reach a terminal as a command.
+Promises: what these functions return holds no control character, no line end and nothing that turns the direction of
+writing, so that no reply, address or parameter can add a field, end a part or reach a terminal as a command. Unless
+`wide` is asked for (reports that go with SMTPUTF8) it holds nothing beyond ASCII either.
 """
 
 import re
@@ -15,18 +16,21 @@ HARD = 998
 WORD = 900
 BLANKS = 50
 
+# A character of UTF-8 has at most so many octets.
+WIDEST = 4
+
 # A line of a reply has at most 512 octets (RFC 5321 section 4.5.3.1.5): eight of them say all there is to say.
 REPLY_LIMIT = 4000
 
 _XTEXT = re.compile(r"\+([0-9A-Fa-f]{2})")
 
 
-def ascii_text(text: str, limit: int = REPLY_LIMIT) -> str:
-    """`text` in one line of printable ASCII: line ends and tabs become blanks, other characters "?"."""
+def one_line(text: str, limit: int = REPLY_LIMIT, *, wide: bool = False) -> str:
+    """`text` in one line of at most `limit` characters: line ends and tabs become blanks, what is not printable "?"."""
     if len(text) > limit:
         text = text[:limit] + " [...]"
     text = re.sub(rf"[\r\n\t]+| {{{BLANKS},}}", " ", text)
-    return "".join(c if " " <= c <= "~" else "?" for c in text).strip()
+    return "".join(c if " " <= c <= "~" or (wide and c.isprintable()) else "?" for c in text).strip()
 
 
 def decode_xtext(text: str) -> str:
@@ -34,25 +38,30 @@ def decode_xtext(text: str) -> str:
     return _XTEXT.sub(lambda match: chr(int(match[1], 16)), text)
 
 
-def utf8_address(text: str) -> str:
-    """An address in the form utf-8-addr-xtext, the one for 7-bit reports (RFC 6533 section 3)."""
-    return "".join(c if "!" <= c <= "~" and c not in "+=\\" else f"\\x{{{ord(c):X}}}" for c in text)
+def utf8_address(text: str, *, wide: bool = False) -> str:
+    """An address in the form utf-8-addr-xtext, the one for 7-bit reports; `wide`: as utf-8-addr-unitext (RFC 6533
+    section 3)."""
+    return "".join(c if _stands(c, wide) and c not in "+=\\" else f"\\x{{{ord(c):X}}}" for c in text)
 
 
-def typed_address(address: str) -> str:
+def typed_address(address: str, *, wide: bool = False) -> str:
     """An address with its type, as in Final-Recipient: rfc822, or utf-8 if it is not ASCII (RFC 6533 section 3)."""
-    return f"rfc822; {ascii_text(address)}" if address.isascii() else f"utf-8; {utf8_address(address)}"
+    return f"rfc822; {one_line(address)}" if address.isascii() else f"utf-8; {utf8_address(address, wide=wide)}"
 
 
-def original_recipient(orcpt: str) -> str:
+def original_recipient(orcpt: str, *, wide: bool = False) -> str:
     """ORCPT=type;xtext as the value of Original-Recipient, "" if it is not of that form (RFC 3461 section 4.2)."""
     kind, semicolon, address = orcpt.partition(";")
-    kind = ascii_text(kind)
+    kind = one_line(kind)
     if not semicolon or not address or re.fullmatch(r"[A-Za-z0-9-]{1,40}", kind) is None:
         return ""
     if kind.lower() == "utf-8":  # its own encoding, not xtext; what came raw is encoded here
-        return f"{kind}; " + "".join(c if "!" <= c <= "~" else f"\\x{{{ord(c):X}}}" for c in address)
-    return f"{kind}; {ascii_text(decode_xtext(address))}"
+        return f"{kind}; " + "".join(c if _stands(c, wide) else f"\\x{{{ord(c):X}}}" for c in address)
+    return f"{kind}; {one_line(decode_xtext(address))}"
+
+
+def _stands(character: str, wide: bool) -> bool:
+    return "!" <= character <= "~" or (wide and character > "\x7f" and character.isprintable())
 
 
 def field(name: str, value: str) -> str:
@@ -61,7 +70,8 @@ def field(name: str, value: str) -> str:
     Only a word that no line can hold is broken in the middle.
     """
     lines = [f"{name}:"]
-    for word in re.findall(rf" *[^ ]{{1,{WORD}}}", " " + value):
+    longest = WORD if value.isascii() else WORD // WIDEST
+    for word in re.findall(rf" *[^ ]{{1,{longest}}}", " " + value):
         if lines == [f"{name}:"] or len(lines[-1]) + len(word) <= SOFT:
             lines[-1] += word
         else:

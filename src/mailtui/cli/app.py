@@ -41,6 +41,7 @@ start; 3 the command needs a running relay and none runs; 4 previewed, nothing d
         "trace": "mailtui.cli.trace:trace",
         "history": "mailtui.cli.history:history",
         "access": "mailtui.cli.access:access",
+        "user": "mailtui.cli.user:user",
         "log": "mailtui.cli.log:log",
         "config": "mailtui.cli.config:config",
         "backup": "mailtui.cli.backup:backup",

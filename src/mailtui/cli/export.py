@@ -1,7 +1,5 @@
 """`mailtui queue export`: messages as files."""
 
-import json
-import os
 from pathlib import Path
 
 import click
@@ -10,11 +8,8 @@ from mailtui.cli import output
 from mailtui.cli.act import amount
 from mailtui.cli.ask import source
 from mailtui.cli.frame import Fail, Place, QueryCommand, command_options, query_argument
-from mailtui.control.errors import NOT_SO, WRONG, VerbError
-from mailtui.control.reads import Reads
-
-# What a message's envelope is in its .json: `queue show` without what stands in the .eml.
-_LEFT_OUT = ("headers", "attempts")
+from mailtui.control.errors import WRONG
+from mailtui.control.files import write_message
 
 
 @click.command("export", cls=QueryCommand)
@@ -42,7 +37,7 @@ def export(place: Place, query: tuple[str, ...], directory: Path) -> int:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for id, rids in selected.items():
-                size = _write(relay, directory, id, rids)
+                size = write_message(relay, directory, id, rids)
                 written, gone, octets = written + (size > 0), gone + (size == 0), octets + size
         except OSError as error:
             raise Fail(f"{error.filename or directory}: cannot be written: {error.strerror}", WRONG) from None
@@ -52,29 +47,3 @@ def export(place: Place, query: tuple[str, ...], directory: Path) -> int:
         left = f"; {gone} left the queue meanwhile" if gone else ""
         output.say(f"{amount(written, 'message')}, {output.size(octets)} bytes in {directory}{left}")
     return 0
-
-
-def _write(relay: Reads, directory: Path, id: str, rids: list[str]) -> int:
-    """Octets of the message; 0 if it is gone."""
-    try:
-        envelope = relay.message(id, transcript=False)
-        pieces = relay.raw(id)
-        size = 0
-        path = directory / f"{id}.eml"
-        with os.fdopen(_create(path), "wb") as file:
-            for piece in pieces:
-                size += file.write(piece)
-    except VerbError as error:
-        if error.exit != NOT_SO:
-            raise
-        (directory / f"{id}.eml").unlink(missing_ok=True)
-        return 0
-    kept = {name: value for name, value in envelope.items() if name not in _LEFT_OUT}
-    with os.fdopen(_create(directory / f"{id}.json"), "w") as file:
-        json.dump({**kept, "selected": rids}, file, indent=2)
-        file.write("\n")
-    return size
-
-
-def _create(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

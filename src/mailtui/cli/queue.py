@@ -283,8 +283,7 @@ def shape(place: Place, by: str, limit: int) -> None:
       mailtui queue shape --by reply
     """
     with source(place) as relay:
-        rows = relay.shape(by)
-    rows = rows[:limit] if limit else rows
+        rows = relay.shape(by, limit)
     if place.json:
         output.json_lines(rows)
         return

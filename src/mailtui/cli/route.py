@@ -71,7 +71,8 @@ def set_(place: Place, match: str, target: str, options: tuple[str, ...], reason
     """Send the mail of MATCH to TARGET, from the next attempt on.
 
     MATCH is an address, a domain, .domain (its subdomains), * or from: one of these. TARGET is mx, smtp://[host]:port,
-    smtp://domain, error:5.1.2 text, defer, hold, discard; several next hops with , (equal) and | (then).
+    smtp://domain, smtps://[host], lmtp://[host]:port, lmtp:unix:PATH, error:5.1.2 text, defer, hold, discard; several
+    next hops with , (equal) and | (then). auth=USER wants its password in the file of [delivery] secrets.
 
     \b
     Examples:

@@ -14,7 +14,7 @@ from mailtui.control.errors import VerbError
 from mailtui.control.verbs import VERBS
 
 if TYPE_CHECKING:
-    from mailtui.console.app import Console
+    from mailtui.console.asking import Asking
 
 
 def title(verb: str) -> str:
@@ -51,7 +51,7 @@ def nothing_text(preview: Mapping[str, Any]) -> str:
 
 
 async def act(
-    console: "Console",
+    console: "Asking",
     verb: str,
     *,
     set: str | None = None,
@@ -90,7 +90,7 @@ async def act(
 
 
 async def _confirmed(
-    console: "Console", verb: str, preview: Mapping[str, Any], body: dict[str, Any], reason: str
+    console: "Asking", verb: str, preview: Mapping[str, Any], body: dict[str, Any], reason: str
 ) -> dict[str, Any] | None:
     """Ask as the preview demands, then run."""
     if body["set"] is not None and not preview.get("recipients"):
@@ -116,7 +116,7 @@ async def _confirmed(
     return answer
 
 
-async def undo(console: "Console", operation: Mapping[str, Any]) -> None:
+async def undo(console: "Asking", operation: Mapping[str, Any]) -> None:
     """Take an operation back."""
     if problem := console.refusal():
         console.flash(problem, error=True)
@@ -133,7 +133,7 @@ async def undo(console: "Console", operation: Mapping[str, Any]) -> None:
     console.done("queue.undo", answer, undo=False)
 
 
-async def forget(console: "Console", frozen: str) -> None:
+async def forget(console: "Asking", frozen: str) -> None:
     """Give a set back; one that is lost already is no news."""
     try:
         await console.link.call("DELETE", f"/v1/sets/{frozen}")

@@ -37,6 +37,7 @@ KEYS: tuple[Key, ...] = (
     Key("overview", "Enter", "open", "open the queue of the destination under the cursor", 10),
     Key("overview", "r", "try now", "", 20, "flush"),
     Key("overview", "o", "suspend", "suspend the destination for a time, or resume it", 30, "dest.suspend"),
+    Key("overview", "y", "copy", "copy the name, the last reply, a query, the row as JSON, the command line", 40),
     Key("queue", "Enter", "open", "open the message", 10),
     Key("queue", "w", "why", "why it is still here", 12),
     Key("queue", "r", "try now", "", 14, "queue.retry"),
@@ -49,6 +50,10 @@ KEYS: tuple[Key, ...] = (
     Key("queue", "n N", "", "next and previous row that is marked", 60),
     Key("queue", "s", "sort", "sort by a column", 26),
     Key("queue", "f", "follow", "follow the row, or the newest", 62),
+    Key(
+        "queue", "y", "copy", "copy id, recipient, last reply, the row as JSON, the command line; of the marked too", 40
+    ),
+    Key("queue", "e", "export", "write rows or messages into files: JSON Lines, CSV, .eml", 42, "queue.export"),
     Key("queue", "Ctrl+R", "", "take the set again", 64),
     Key("message", "w", "why", "why it is still here", 10),
     Key("message", "t", "trace", "the hops that it took, with the delay of each", 12),
@@ -60,6 +65,8 @@ KEYS: tuple[Key, ...] = (
     Key("message", "i", "try in", "", 42, "queue.defer"),
     Key("message", "o", "hold", "hold or release it", 22, "queue.hold"),
     Key("message", "x", "dispose", "bounce or delete it", 24, "queue.bounce"),
+    Key("message", "y", "copy", "copy id, recipient, reply, JSON, the command line, what the tab says", 44),
+    Key("message", "e", "export", "write it into a file", 46, "queue.export"),
     Key("message", "J K", "next", "next and previous message", 26),
     Key("message", "Esc", "back", "back to the queue", 28),
     Key("move", "j k", "", "down and up; also the arrows"),

@@ -4,15 +4,18 @@ Each runs in a worker: it shows a dialog, waits, and starts the verb that was ch
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mailtui.console import actions
+from mailtui.console import export as exporting
+from mailtui.console.dialogs.export import ExportDialog
 from mailtui.console.dialogs.menu import Ask, Entry, Menu
 from mailtui.console.dialogs.operations import OperationsDialog, UndoDialog, undoable
 
 if TYPE_CHECKING:
-    from mailtui.console.app import Console
+    from mailtui.console.asking import Asking
 
 Selection = Mapping[str, Any]
 
@@ -20,7 +23,7 @@ Selection = Mapping[str, Any]
 SORTS = {"arrived": "a", "next_attempt": "n", "destination": "d", "size": "s", "attempts": "t"}
 
 
-async def dispose(console: "Console", selection: Selection) -> None:
+async def dispose(console: "Asking", selection: Selection) -> None:
     """`x`: bounce or delete."""
     entries = [
         Entry("b", "bounce: give up and tell the sender", "queue.bounce"),
@@ -32,14 +35,14 @@ async def dispose(console: "Console", selection: Selection) -> None:
         console.run_verb(verb, **selection)
 
 
-async def defer(console: "Console", selection: Selection) -> None:
+async def defer(console: "Asking", selection: Selection) -> None:
     """`i`: try in ..."""
     told = await console.ask(Ask("Try in", "After how long? 30m, 2h, 1d", "1h", duration_problem))
     if told:
         console.run_verb("queue.defer", args={"for": told}, **selection)
 
 
-async def hold_or_release(console: "Console", states: Collection[str], selection: Selection) -> None:
+async def hold_or_release(console: "Asking", states: Collection[str], selection: Selection) -> None:
     """`o`: by the state of what is chosen; a mixed set asks."""
     found = set(states)
     verb = "queue.release" if found == {"held"} else "queue.hold" if found and "held" not in found else None
@@ -54,7 +57,7 @@ async def hold_or_release(console: "Console", states: Collection[str], selection
         console.run_verb(verb, **selection)
 
 
-async def suspend(console: "Console", name: str, suspended: bool) -> None:
+async def suspend(console: "Asking", name: str, suspended: bool) -> None:
     """`o` on a destination or next hop."""
     if suspended:
         console.run_verb("dest.resume", args={"name": name})
@@ -64,7 +67,7 @@ async def suspend(console: "Console", name: str, suspended: bool) -> None:
         console.run_verb("dest.suspend", args={"name": name, "for": told})
 
 
-async def sort(console: "Console", current: str, reverse: bool, chosen: Callable[[str, bool], None]) -> None:
+async def sort(console: "Asking", current: str, reverse: bool, chosen: Callable[[str, bool], None]) -> None:
     """`s`: the field that is chosen already turns the order round."""
     sign = console.glyphs.up if reverse else console.glyphs.down
     entries = []
@@ -79,7 +82,18 @@ async def sort(console: "Console", current: str, reverse: bool, chosen: Callable
         chosen(*found)
 
 
-async def undo_last(console: "Console") -> None:
+async def export(console: "Asking", scopes: Sequence[exporting.Scope]) -> None:
+    """`e`: rows or messages into files. What is chosen to begin with: of one message itself, the message."""
+    if not scopes:
+        console.flash("there is nothing to export here")
+        return
+    format = "eml" if len(scopes) == 1 else "jsonl"
+    said = await console.ask(ExportDialog(scopes, partial(exporting.run, console.link), console.glyphs, format=format))
+    if said:
+        console.flash(said)
+
+
+async def undo_last(console: "Asking") -> None:
     """`z`: the own last operation that can be undone."""
     await console.read_operations()
     now = time.time()
@@ -90,7 +104,7 @@ async def undo_last(console: "Console") -> None:
         await actions.undo(console, operation)
 
 
-async def operations(console: "Console") -> None:
+async def operations(console: "Asking") -> None:
     """`,`: those of everybody; one can be chosen to be undone."""
     await console.read_operations()
     now = time.time()
@@ -103,7 +117,7 @@ async def operations(console: "Console") -> None:
         await actions.undo(console, operation)
 
 
-async def leave(console: "Console") -> None:
+async def leave(console: "Asking") -> None:
     """What becomes of the relay that was started here."""
     entries = [
         Entry("l", "leave it running; mailtui shows it again", "leave"),

@@ -23,7 +23,7 @@ from mailtui.control.reads import Document
 from mailtui.control.verbs import verb_named
 from mailtui.queue.database import StoreError
 from mailtui.queue.freezing import FrozenSet
-from mailtui.queue.sets import LostSet, Sets, SetsFull
+from mailtui.queue.sets import LIFE, LostSet, Sets, SetsFull
 
 # Rows of a set in one answer; a client that wants more asks again.
 MOST_ROWS = 1000
@@ -54,6 +54,14 @@ class Acting:
             web.post("/v1/operations/{operation}/undo", self._undo),
         ]
 
+    async def quarantine(self, name: str, reason: str) -> None:
+        """What the relay itself orders; what cannot be done is told to the log."""
+        want = orders.wanted(verb_named("user.quarantine"), "mailtui", args={"name": name}, reason=reason)
+        try:
+            await self.engine.run(want)
+        except VerbError as error:
+            self.live.events.emit("user-quarantine", text=error.text, user=name, level="error")
+
     # -- frozen sets -------------------------------------------------------------------------------------------------
 
     async def _freeze(self, request: web.Request) -> web.Response:
@@ -66,9 +74,21 @@ class Acting:
 
     def _keep(self, request: web.Request, frozen: FrozenSet) -> str:
         try:
-            return self.sets.create(request[PEER].pid, frozen)
+            name = self.sets.create(request[PEER].pid, frozen)
         except SetsFull as error:
             raise VerbError(str(error), NOT_SO, 429) from None
+        if len(self.sets) == 1:
+            self._let_go_later()
+        return name
+
+    def _let_go_later(self) -> None:
+        """Sets that nobody asks for any more are let go of in time, though nobody asks for another one either."""
+        asyncio.get_running_loop().call_later(LIFE, self._let_go)
+
+    def _let_go(self) -> None:
+        self.sets.expire()
+        if len(self.sets):
+            self._let_go_later()
 
     def _set(self, name: str) -> FrozenSet:
         try:

@@ -202,36 +202,6 @@ def trace(header: bytes, own: str, trusted: Collection[str]) -> Document:
     return value
 
 
-def access_test(rules: Any, settings: Any, probe: Document) -> Document:
-    """`access test`: the decision that a session would get. `rules` are `intake.access.AccessRules`."""
-    from mailtui.intake.access import decide, question_from_text
-
-    missing = [f"--{name}" for name in ("client", "from", "to") if name not in probe]
-    if missing:
-        raise VerbError(f"{', '.join(missing)} is missing; access test needs --client IP --from A --to B", WRONG)
-    listener = str(probe.get("listener") or "")
-    known = {one.name: one for one in settings.listener}
-    if listener and listener not in known:
-        raise VerbError(f'there is no listener "{clean(listener)}"; known: {", ".join(known) or "none"}', WRONG)
-    try:
-        question = question_from_text(
-            str(probe["client"]),
-            str(probe["from"]),
-            str(probe["to"]),
-            rules=rules,
-            user=str(probe.get("user") or ""),
-            certificate=str(probe.get("cert") or ""),
-            tls=bool(probe.get("tls")),
-            helo=str(probe.get("helo") or ""),
-            listener=listener,
-        )
-    except ValueError:
-        raise VerbError(
-            f'--client "{clean(str(probe["client"])[:80])}" is no IP address; for example --client 203.0.113.9', WRONG
-        ) from None
-    return views.decision(decide(rules, question))
-
-
 def asked(work: Callable[[], T]) -> T:
     try:
         return work()

@@ -82,8 +82,8 @@ class Client:
     def why(self, id: str) -> list[Document]:
         return list(self._lines(f"/v1/queue/why/{quote(id, '')}", {}))
 
-    def shape(self, by: str) -> list[Document]:
-        return list(self._lines("/v1/shape", {"by": by}))
+    def shape(self, by: str, limit: int) -> list[Document]:
+        return list(self._lines("/v1/shape", {"by": by, "limit": str(limit)}))
 
     def destinations(self, by: str, limit: int) -> list[Document]:
         return list(self._lines("/v1/destinations", {"by": by, "limit": str(limit)}))
@@ -96,6 +96,9 @@ class Client:
 
     def route_test(self, target: str, sender: str) -> Document:
         return self._document("/v1/routes/test", {"target": target, "from": sender})
+
+    def users(self) -> list[Document]:
+        return list(self._lines("/v1/users", {}))
 
     def plan(self, target: str) -> Document:
         return self._document(f"/v1/plan/{quote(target, '')}")
@@ -126,6 +129,15 @@ class Client:
 
     def access_test(self, probe: Document) -> Document:
         return self._document("/v1/access/test", probe)
+
+    def grants(self) -> list[Document]:
+        return list(self._lines("/v1/access/grants", {}))
+
+    def probes(self) -> list[Document]:
+        return list(self._lines("/v1/access/probes", {}))
+
+    def run_probes(self) -> list[Document]:
+        return list(self._lines("/v1/access/probes/run", {}))
 
     def config(self) -> Document:
         """The configuration in force, as `config show` prints it."""

@@ -6,14 +6,15 @@ Promises: what is set is on disk, and in the journal with the command that repea
 from typing import Any
 
 from mailtui.address import AddressError, destination_of
+from mailtui.control import access
 from mailtui.control.answers import parse_query
+from mailtui.control.clean import clean
 from mailtui.control.errors import NOT_SO, WRONG, VerbError
 from mailtui.control.live import Live
 from mailtui.control.orders import Wanted
 from mailtui.control.reads import Document
 from mailtui.control.verbs import command_line
-from mailtui.queue.query import Query
-from mailtui.queue.read import Reader
+from mailtui.intake.probes import ProbesFailed
 from mailtui.queue.rows import Counts
 from mailtui.values import format_duration
 
@@ -36,6 +37,9 @@ class Controls:
             said.append(f"{counts.recipients:,} recipients wait {meanwhile}.")
         elif verb.words[0] == "route":
             said += self._route_effects(want)
+        elif verb.words[0] == "user":
+            counts = await self._count_of(f'user:"{values["name"]}"')
+            said.append(f"{counts.recipients:,} recipients of its mail are queued.")
         said.append(verb.preview)
         if verb.name == "pause" or verb.name == "dest.suspend":
             wait = values.get("for")
@@ -57,16 +61,15 @@ class Controls:
 
     async def _count(self, name: str) -> Counts:
         """What waits for a destination, or else for a next hop."""
-        claimed, active = self.live.claimed(), self.live.active()
         for term in ("dest", "hop") if _is_domain(name) else ("hop",):
-            query = parse_query(f'{term}:"{name}"', self.live.clock.now())
-
-            def count(reader: Reader, query: Query = query) -> Counts:
-                return reader.count(query, claimed, active)
-
-            if (found := await self.live.scan(count)).recipients:
+            if (found := await self._count_of(f'{term}:"{name}"')).recipients:
                 return found
         return Counts(0, 0, 0)
+
+    async def _count_of(self, text: str) -> Counts:
+        query = parse_query(text, self.live.clock.now())
+        claimed, active = self.live.claimed(), self.live.active()
+        return await self.live.scan(lambda reader: reader.count(query, claimed, active))
 
     def _route_effects(self, want: Wanted) -> list[str]:
         match = str(want.values["match"])
@@ -101,15 +104,22 @@ class Controls:
                 text = await self._set_route(values, who)
             case "route.unset":
                 text = await self._unset_route(str(values["match"]), who)
+            case "access.grant" | "access.revoke" | "access.probe.add" | "access.probe.remove":
+                text = await access.order(live, verb.name, values, who, reason)
             case "reload":
-                if errors := await live.reload():
+                try:
+                    errors = await live.reload()
+                except ProbesFailed as failed:
+                    told = clean("; ".join(failed.errors))
+                    raise VerbError(f"not reloaded, the old configuration stays: {told}", NOT_SO) from None
+                if errors:
                     raise VerbError(f"not reloaded, the old configuration stays: {'; '.join(errors)}", WRONG)
                 text = "the configuration was read again"
             case "stop":
                 text = "the relay drains and stops"
             case _:
                 raise VerbError(f"{' '.join(verb.words)} is not done over the socket", WRONG)
-        await self._note(want, command, text)
+        await self.note(want, command, text)
         if verb.name == "stop":
             live.stop_relay()
         return {"verb": verb.name, "command": command, "text": text}
@@ -154,10 +164,10 @@ class Controls:
     async def written(self, want: Wanted, text: str) -> Document:
         """A backup is written: note it."""
         command = command_line(want.verb, args=want.args, reason=want.reason)
-        await self._note(want, command, text)
+        await self.note(want, command, text)
         return {"verb": want.verb.name, "command": command, "text": text}
 
-    async def _note(self, want: Wanted, command: str, text: str) -> None:
+    async def note(self, want: Wanted, command: str, text: str) -> None:
         """The journal, committed, and the event."""
         event = want.verb.name.replace(".", "-")
         self.live.store.journal(event, who=want.who, command=command, text=text, reason=want.reason)
@@ -178,7 +188,7 @@ def check_route(match: str, target: str, options: dict[str, str]) -> None:
 
     try:
         parse_match(match)
-        refusal = unsupported(parse_target(target), auth=options.get("auth", ""), source=options.get("source", ""))
+        refusal = unsupported(parse_target(target), **{name: options.get(name, "") for name in OPTIONS})
     except ValueError as error:
         raise VerbError(f"route set: {error}", WRONG) from None
     if refusal is not None:

@@ -8,6 +8,7 @@ goes on when whoever gave it has hung up.
 
 import asyncio
 import re
+from collections.abc import Awaitable
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from mailtui.control.live import Live
 from mailtui.control.orders import Wanted, command_of, narrowed, route_of
 from mailtui.control.picture import Picture
 from mailtui.control.reads import Document
+from mailtui.control.users import Users
 from mailtui.control.verbs import LOSSY, UNDOABLE, WORLD, command_line
 from mailtui.queue import operations
 from mailtui.queue.actions import CHUNK, Acted, Action
@@ -71,6 +73,7 @@ class Engine:
     def __init__(self, live: Live) -> None:
         self.live = live
         self.controls = Controls(live)
+        self.users = Users(live, self.controls, self.run)
         self._running: dict[int, _Running] = {}
         self._tasks: set[asyncio.Task[Document]] = set()
         self._ending: set[asyncio.Task[None]] = set()  # of operations whose waves go on
@@ -88,6 +91,8 @@ class Engine:
         """What an order would touch and do; and the set that it was counted for."""
         if want.verb.name == "queue.undo":
             return await self._preview_undo(want), None
+        if want.verb.words[0] == "user":
+            self.users.check(want)
         if not want.selects:
             return await self.controls.preview(want), None
         frozen = await self.frozen(want)
@@ -138,7 +143,7 @@ class Engine:
 
     async def _picture(self, want: Wanted, frozen: FrozenSet) -> Picture:
         picture = Picture(want.verb.action, frozen.sort == "arrived")
-        names = self._suspended() if want.verb.action == "retry" else ()
+        names = await self.live.suspended() if want.verb.action == "retry" else ()
         now = self.live.clock.now()
         for at in range(0, len(frozen), STEP):
             rids = frozen.rids(at, STEP)
@@ -149,17 +154,14 @@ class Engine:
             picture.add(await self.live.scan(facts))
         return picture
 
-    def _suspended(self) -> set[str]:
-        """Destinations and next hops that are suspended."""
-        found = [*self.live.destinations("domain"), *self.live.destinations("hop")]
-        return {str(one["name"]) for one in found if one["state"] == "suspended"}
-
     # -- run ---------------------------------------------------------------------------------------------------------
 
     async def run(self, want: Wanted) -> Document:
         """Do it; the answer comes after the last commit."""
         if want.verb.name == "queue.undo":
             return await self._go_on(self._undo(want))
+        if want.verb.words[0] == "user":
+            return await self._go_on(self.users.run(want))
         if not want.selects:
             return await self._go_on(self.controls.run(want))
         return await self._go_on(self._act(want))
@@ -232,11 +234,11 @@ class Engine:
         running = self._running[number] = _Running()
         try:
             left = picture.recipients
-            for rids in picture.rids(CHUNK):
+            for rids in picture.chunks(CHUNK):
                 if running.stop:
                     tally.leave("stopped before it", left)
                     break
-                await self._chunk(action, rids, tally)
+                await self._beside(self._chunk(action, rids, tally))
                 left -= len(rids)
             if action.verb in ("bounce", "delete"):
                 self.live.note_leaving(self.live.clock.now() if action.leaves is None else action.leaves)
@@ -244,6 +246,11 @@ class Engine:
         finally:
             running.ended.set()
             del self._running[number]
+
+    async def _beside(self, chunk: Awaitable[None]) -> None:
+        """Then the traffic that has waited for it: who comes next waits for one chunk at most."""
+        await chunk
+        await self.live.store.turn()
 
     async def _end(self, number: int) -> None:
         """Everything that can be done now is done: the journal's line, and the event."""
@@ -384,7 +391,8 @@ class Engine:
             while not running.stop and (rids := await store.touched(done.number, after)):
                 seen += len(rids)
                 after = rids[-1]
-                await self._chunk(action, rids, tally)
+                for at in range(0, len(rids), CHUNK):
+                    await self._beside(self._chunk(action, rids[at : at + CHUNK], tally))
             await self._end(number)
         finally:
             running.ended.set()

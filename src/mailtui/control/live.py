@@ -1,12 +1,12 @@
 """The running relay as the control room sees it; `relay.Relay` is one."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from mailtui.clock import Clock
 from mailtui.events import Events
-from mailtui.model import Why, Withdrawn
+from mailtui.model import Account, Why, Withdrawn
 from mailtui.queue.actions import Action
 from mailtui.queue.read import Reader
 from mailtui.queue.rows import Row
@@ -50,6 +50,25 @@ class Live(Protocol):
     def warnings(self) -> Sequence[Mapping[str, Any]]: ...
     def disk(self) -> Mapping[str, int | None]: ...
     def access_rules(self) -> Any: ...
+    @property
+    def grants(self) -> Any:
+        """`intake.grants.Grants`."""
+
+    @property
+    def probes(self) -> Any:
+        """`intake.probes.Probes`."""
+
+    @property
+    def callout(self) -> Any:
+        """`intake.callout.Callout`."""
+
+    def accounts(self) -> list[Account]:
+        """The accounts of SMTP AUTH, by name."""
+
+    async def set_account(self, account: Account) -> None: ...
+    async def unset_account(self, name: str) -> None: ...
+    async def close_sessions(self, name: str) -> None:
+        """End the sessions of an account; returns when nothing of them is on its way to disk."""
 
     async def withdraw(self, action: Action, rids: Sequence[Rid]) -> Withdrawn:
         """Do it to claimed recipients: those in memory are given back first; for those on a connection it waits."""
@@ -66,8 +85,12 @@ class Live(Protocol):
     async def unsuspend(self, name: str, who: str) -> bool: ...
     async def limit(self, name: str, concurrency: int | None, rate: tuple[int, float] | None, who: str) -> None: ...
 
-    def destinations(self, by: str) -> list[dict[str, Any]]:
-        """What delivery knows of destinations (`by` "domain") or next hops ("hop")."""
+    async def destinations(self, by: str, names: Collection[str] | None = None, most: int = 0) -> list[dict[str, Any]]:
+        """What delivery knows of destinations (`by` "domain") or next hops ("hop"). With `names`: of these
+        destinations, and of at most `most` others that are not `ok`."""
+
+    async def suspended(self) -> set[str]:
+        """Every suspended destination and next hop, and the destinations that go to such a hop."""
 
     def routes(self) -> list[dict[str, Any]]: ...
     async def set_route(self, match: str, target: str, options: Mapping[str, str], who: str) -> None: ...

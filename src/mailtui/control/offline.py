@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 from mailtui import __version__
 from mailtui.clock import SystemClock
-from mailtui.control import answers, places, views
+from mailtui.control import access, answers, places, views
 from mailtui.control.errors import NOT_RUNNING, NOT_SO, WRONG, VerbError
 from mailtui.control.reads import Document
 from mailtui.queue.read import Reader
 from mailtui.queue.remembered import remembered
-from mailtui.queue.tables.controls import ROUTE, SUSPEND
+from mailtui.queue.tables.controls import GRANT, PROBE, ROUTE, SUSPEND
 
 if TYPE_CHECKING:
     from mailtui.config import Settings
+    from mailtui.intake.grants import Grants
+    from mailtui.model import Control
 
 # Rows of a listing that are read in one call.
 PAGE = 500
@@ -122,9 +124,9 @@ class Offline:
         rows = answers.recipients(self._need(id), id, frozenset())
         return [views.not_running(row, self.clock.now()) for row in rows]
 
-    def shape(self, by: str) -> list[Document]:
+    def shape(self, by: str, limit: int) -> list[Document]:
         found = self._open()
-        return places.shape(found, by, self.clock.now()) if found else []
+        return places.shape(found, by, self.clock.now(), limit) if found else []
 
     def destinations(self, by: str, limit: int) -> list[Document]:
         places.by_place(by)
@@ -155,6 +157,13 @@ class Offline:
         """The live rows that the relay remembers, and the file's."""
         found = self._open()
         return places.route_rows(remembered(found, ROUTE) if found else [], self.settings.route)
+
+    def users(self) -> list[Document]:
+        from mailtui.control import users
+        from mailtui.queue.accounts import read_accounts
+
+        found = self._open()
+        return users.rows(read_accounts(found), found) if found else []
 
     def plan(self, target: str) -> Document:
         from mailtui.routing.resolver import Resolver
@@ -196,7 +205,32 @@ class Offline:
     def access_test(self, probe: Document) -> Document:
         from mailtui.intake.access import AccessRules
 
-        return answers.access_test(AccessRules.from_settings(self.settings), self.settings, probe)
+        return access.test_offline(AccessRules.from_settings(self.settings), self._grants(), probe)
+
+    def grants(self) -> list[Document]:
+        return access.grant_rows(self._grants())
+
+    def _grants(self) -> "Grants":
+        from mailtui.intake.grants import Grants
+
+        grants, found = Grants(self.clock), self._open()
+        if found is not None:
+            grants.load((GRANT, control) for control in remembered(found, GRANT))
+        return grants
+
+    def probes(self) -> list[Document]:
+        return access.probe_rows(self._saved_probes())
+
+    def _saved_probes(self) -> "list[Control]":
+        found = self._open()
+        return remembered(found, PROBE) if found is not None else []
+
+    def run_probes(self) -> list[Document]:
+        from mailtui.intake import probes
+        from mailtui.intake.access import AccessRules
+
+        saved = [probes.probe_of(control) for control in self._saved_probes()]
+        return access.outcome_rows(probes.run(saved, AccessRules.from_settings(self.settings)))
 
     @property
     def _spool(self) -> Path:

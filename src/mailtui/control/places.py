@@ -19,9 +19,9 @@ from mailtui.queue.shape import Place
 Rid = tuple[int, int]
 
 
-def shape(reader: Reader, by: str, now: float) -> list[Document]:
-    """`queue shape`."""
-    return [views.shape(row) for row in asked(lambda: reader.shape(by, now))]
+def shape(reader: Reader, by: str, now: float, limit: int) -> list[Document]:
+    """`queue shape`; `limit` 0 means all."""
+    return [views.shape(row) for row in asked(lambda: reader.shape(by, now, limit))]
 
 
 def by_place(text: str) -> str:
@@ -29,6 +29,11 @@ def by_place(text: str) -> str:
     if text not in ("domain", "hop"):
         raise VerbError(f'--by "{clean(text[:40])}" is neither domain nor hop', WRONG)
     return text
+
+
+def fullest(reader: Reader, limit: int) -> list[str]:
+    """The names of the fullest destinations."""
+    return asked(lambda: reader.fullest(limit))
 
 
 # What a listing of destinations without a limit gives at most.
@@ -46,13 +51,14 @@ def places(
     claimed: Collection[Rid],
     active: frozenset[Rid],
     rate: Limit = None,
+    names: Collection[str] | None = None,
 ) -> list[Document]:
     """`dest list`, the fullest first; those where nothing waits last, if delivery has something to tell of them.
 
-    `facts`: what delivery knows, by `name`; none of a stopped relay."""
+    `facts`: what delivery knows, by `name`; none of a stopped relay. `names`: the fullest, if they are known."""
     size = limit or _EVERY
     if by == "domain":
-        found = asked(lambda: reader.destinations(limit=size, claimed=claimed, active=active))
+        found = asked(lambda: reader.destinations(limit=size, names=names, claimed=claimed, active=active))
     else:
         found = asked(lambda: reader.hops(limit=size, claimed=claimed, active=active))
     known = {str(one["name"]): one for one in facts if _is_one(by, one)}

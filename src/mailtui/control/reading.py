@@ -8,9 +8,10 @@ from pathlib import Path
 from aiohttp import web
 
 from mailtui import __version__
-from mailtui.control import answers, places, views, wire
+from mailtui.control import access, answers, places, users, views, wire
 from mailtui.control.live import Live
 from mailtui.control.reads import SEQUENCE, Document
+from mailtui.intake.probes import run
 
 
 async def status_of(live: Live) -> Document:
@@ -51,11 +52,15 @@ class Reading:
             web.get("/v1/destinations/{name:.+}", self._destination),
             web.get("/v1/routes", self._routes),
             web.get("/v1/routes/test", self._route_test),
+            web.get("/v1/users", self._users),
             web.get("/v1/plan/{target}", self._plan),
             web.get("/v1/trace/{id}", self._trace),
             web.get("/v1/history", self._history),
             web.get("/v1/log", self._log),
             web.get("/v1/access/test", self._access_test),
+            web.get("/v1/access/grants", self._grants),
+            web.get("/v1/access/probes", self._probes),
+            web.get("/v1/access/probes/run", self._run_probes),
             web.get("/v1/config", self._config),
         ]
 
@@ -116,22 +121,27 @@ class Reading:
         rows = await self.live.read(lambda reader: answers.recipients(reader, id, active))
         return wire.json_lines([views.why(row, self.live.why(row)) for row in rows])
 
-    async def _shape(self, request: web.Request) -> web.Response:
-        by, now = request.query.get("by", "dest"), self.live.clock.now()
-        # Only destinations and domains are counted already.
-        run = self.live.read if by in ("dest", "domain") else self.live.scan
-        return wire.json_lines(await run(lambda reader: places.shape(reader, by, now)))
+    async def _shape(self, request: web.Request) -> web.StreamResponse:
+        by, limit, now = request.query.get("by", "dest"), wire.limit_of(request), self.live.clock.now()
+        # Only destinations and domains are counted already, and only a page of them is made at once.
+        run = self.live.read if by in ("dest", "domain") and limit else self.live.scan
+        return await wire.many_lines(request, await run(lambda reader: places.shape(reader, by, now, limit)))
 
-    async def _destinations(self, request: web.Request) -> web.Response:
+    async def _destinations(self, request: web.Request) -> web.StreamResponse:
         by, limit = places.by_place(request.query.get("by", "domain")), wire.limit_of(request)
-        facts, claimed, active = self.live.destinations(by), self.live.claimed(), self.live.active()
-        run = self.live.read if by == "domain" else self.live.scan
         rate = self.live.settings.delivery.rate
-        return wire.json_lines(await run(lambda reader: places.places(reader, by, facts, limit, claimed, active, rate)))
+        names: list[str] | None = None
+        if by == "domain" and limit:
+            names = await self.live.read(lambda reader: places.fullest(reader, limit))
+        facts = await self.live.destinations(by, names, limit)
+        claimed, active = self.live.claimed(), self.live.active()
+        run = self.live.scan if names is None else self.live.read
+        rows = await run(lambda reader: places.places(reader, by, facts, limit, claimed, active, rate, names))
+        return await wire.many_lines(request, rows)
 
     async def _destination(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        facts = {by: self.live.destinations(by) for by in ("domain", "hop")}
+        facts = {by: await self.live.destinations(by) for by in ("domain", "hop")}
         claimed, active, rate = self.live.claimed(), self.live.active(), self.live.settings.delivery.rate
         return web.json_response(
             await self.live.scan(lambda reader: places.place(reader, name, facts, claimed, active, rate))
@@ -140,6 +150,10 @@ class Reading:
     async def _routes(self, request: web.Request) -> web.Response:
         rows = self.live.routes()
         return wire.json_lines(await self.live.scan(lambda reader: places.routes(reader, rows)))
+
+    async def _users(self, request: web.Request) -> web.Response:
+        known = self.live.accounts()
+        return wire.json_lines(await self.live.scan(lambda reader: users.rows(known, reader)))
 
     async def _route_test(self, request: web.Request) -> web.Response:
         target, sender = request.query.get("target", ""), request.query.get("from", "")
@@ -178,7 +192,17 @@ class Reading:
     async def _access_test(self, request: web.Request) -> web.Response:
         probe: Document = dict(request.query)
         probe["tls"] = wire.flag(request, "tls")
-        return web.json_response(answers.access_test(self.live.access_rules(), self.live.settings, probe))
+        return web.json_response(await access.test(self.live, probe))
+
+    async def _grants(self, request: web.Request) -> web.Response:
+        return wire.json_lines(access.grant_rows(self.live.grants))
+
+    async def _probes(self, request: web.Request) -> web.Response:
+        return wire.json_lines(access.probe_rows(self.live.probes.controls()))
+
+    async def _run_probes(self, request: web.Request) -> web.Response:
+        """Of the rules in force."""
+        return wire.json_lines(access.outcome_rows(run(self.live.probes.all(), self.live.access_rules())))
 
     async def _config(self, request: web.Request) -> web.Response:
         return web.json_response(views.config(self.live.settings))

@@ -37,7 +37,8 @@ class Reads(Protocol):
 
     def why(self, id: str) -> list[Document]: ...
 
-    def shape(self, by: str) -> list[Document]: ...
+    def shape(self, by: str, limit: int) -> list[Document]:
+        """The fullest keys; `limit` 0 means all."""
 
     def destinations(self, by: str, limit: int) -> list[Document]:
         """`dest list`; `by` is domain or hop, `limit` 0 means all."""
@@ -49,6 +50,9 @@ class Reads(Protocol):
 
     def route_test(self, target: str, sender: str) -> Document:
         """Which row of the route table an address or domain meets."""
+
+    def users(self) -> list[Document]:
+        """`user list`."""
 
     def plan(self, target: str) -> Document: ...
 
@@ -63,3 +67,12 @@ class Reads(Protocol):
 
     def access_test(self, probe: Document) -> Document:
         """`probe`: client, from, to, and if known user, cert, tls, helo, listener."""
+
+    def grants(self) -> list[Document]:
+        """`access grants`."""
+
+    def probes(self) -> list[Document]:
+        """`access probe list`."""
+
+    def run_probes(self) -> list[Document]:
+        """`access probe run`."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
+from mailtui.control import orders
 from mailtui.control.acting import Acting
 from mailtui.control.errors import NOT_SO, WRONG, VerbError
 from mailtui.control.live import Live
@@ -22,6 +23,7 @@ from mailtui.control.peer import PEER, peer_of
 from mailtui.control.reading import Reading
 from mailtui.control.stream import Stream
 from mailtui.control.unixsocket import SocketInUse, bind
+from mailtui.control.verbs import verb_named
 
 __all__ = ["PEER", "ControlServer", "Live", "SocketInUse"]
 
@@ -29,6 +31,9 @@ Handler = Callable[[web.Request], Any]
 
 # What still runs on the socket when the relay stops gets this long, in seconds.
 SHUTDOWN = 1.0
+
+# Who gives the orders of the relay itself, in the journal.
+OURSELVES = "mailtui"
 
 
 class ControlServer:
@@ -60,6 +65,10 @@ class ControlServer:
             sock.close()
             raise
 
+    async def quarantine(self, name: str, reason: str) -> None:
+        """Quarantine an account by the relay's own decision, as `mailtui user quarantine` does."""
+        await self._acting.quarantine(name, reason)
+
     async def stop(self) -> None:
         """Stop listening, let short answers end, remove the socket if it is still ours."""
         self._stopping.set()
@@ -71,6 +80,14 @@ class ControlServer:
         await self._acting.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def order(self, verb: str, args: dict[str, Any], reason: str) -> None:
+        """The relay's own order: done and journalled as an operator's. One that cannot be done is told to the log."""
+        try:
+            await self._acting.engine.run(orders.wanted(verb_named(verb), OURSELVES, args=args, reason=reason))
+        except Exception as error:  # told as one in an answer would be: it is nothing that ends the relay
+            text = error.text if isinstance(error, VerbError) else f"{type(error).__name__}: {error}"
+            self.live.events.emit("control-error", text=f"{verb} by the relay itself: {text}", level="error")
 
     @web.middleware
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -21,8 +21,8 @@ NO_QUERY, NEEDS_QUERY, MAY_QUERY = "", "needed", "optional"
 
 @dataclass(frozen=True, slots=True)
 class Arg:
-    """An argument besides QUERY. `kind`: text | duration | number | rate | choice | flag. An `operand` stands by
-    itself, all others are options."""
+    """An argument besides QUERY. `kind`: text | duration | number | rate | choice | flag | secret. An `operand` stands
+    by itself, all others are options. A secret is in no command line: the command asks for it."""
 
     name: str
     help: str
@@ -70,6 +70,8 @@ _FOR = Arg("for", "How long, such as 30m, 2h or 1d.", "duration", "DURATION")
 _NOW = Arg("now", "Skip the grace: it cannot be undone then.", "flag")
 _AT_ONCE = Arg("all_at_once", "Everything at once, without a canary and waves.", "flag")
 _NAME = Arg("name", "A destination or a next hop.", metavar="NAME", required=True, operand=True)
+_USER = Arg("name", "The account.", metavar="NAME", required=True, operand=True)
+_VERIFIER = Arg("verifier", "SCRAM-SHA-256 verifier of the password.", "secret", "VERIFIER", required=True)
 _MATCH = Arg("match", "For whom.", metavar="MATCH", required=True, operand=True)
 
 _TABLE = (
@@ -291,6 +293,107 @@ _TABLE = (
         danger=UNDOABLE,
     ),
     Verb(
+        "user.add",
+        "Add an account",
+        "Add an account for SMTP AUTH.",
+        "mailtui user add ann",
+        "Whoever knows the password may relay from then on.",
+        "added",
+        args=(_USER, _VERIFIER),
+    ),
+    Verb(
+        "user.remove",
+        "Remove an account",
+        "Remove an account, and close its sessions.",
+        "mailtui user remove ann",
+        "It cannot log in any more, its sessions are closed. What is queued stays as it is.",
+        "removed",
+        args=(_USER,),
+    ),
+    Verb(
+        "user.passwd",
+        "Change a password",
+        "Change the password of an account.",
+        "mailtui user passwd ann",
+        "The new one holds from the next login on.",
+        "changed",
+        args=(_USER, _VERIFIER),
+    ),
+    Verb(
+        "user.quarantine",
+        "Quarantine an account",
+        "Hold all queued mail of an account, close its sessions, and refuse new ones.",
+        "mailtui user quarantine ann --reason 'sends spam since noon'",
+        "Its queued mail is held, its sessions are closed and its logins are refused until user release.",
+        "quarantined",
+        args=(_USER,),
+        danger=UNDOABLE,
+    ),
+    Verb(
+        "user.release",
+        "Release an account",
+        "End the quarantine of an account: it may log in, and what the quarantine held is released.",
+        "mailtui user release ann",
+        "It may log in again; what its quarantine holds gets state and clock as before.",
+        "released",
+        args=(_USER,),
+    ),
+    Verb(
+        "access.grant",
+        "Let an address relay",
+        "Let an address relay for a while.",
+        "mailtui access grant 203.0.113.9 --for 30m --reason 'logged in by POP'",
+        "It may relay to anywhere until then, also after a restart; access revoke ends it at once.",
+        "granted",
+        args=(
+            Arg("ip", "The client's address.", metavar="IP", required=True, operand=True),
+            Arg("for", "How long, 30m if nothing is said; 7d at most.", "duration", "DURATION"),
+        ),
+        danger=UNDOABLE,
+    ),
+    Verb(
+        "access.revoke",
+        "Take a grant back",
+        "Take the temporary permission of an address back.",
+        "mailtui access revoke 203.0.113.9",
+        "From the next message on it may relay only if something else permits it.",
+        "revoked",
+        args=(Arg("ip", "The client's address.", metavar="IP", required=True, operand=True),),
+        danger=UNDOABLE,
+    ),
+    Verb(
+        "access.probe.add",
+        "Save a probe",
+        "Save a question to the access rules whose answer must stay what it is.",
+        "mailtui access probe add stranger --client 203.0.113.9 --from a@a.example --to b@b.example --expect reject",
+        "A configuration that answers it otherwise is not taken over by a reload.",
+        "saved",
+        args=(
+            Arg("name", "Its name; a probe of that name is replaced.", metavar="NAME", required=True, operand=True),
+            Arg("client", "Address of the client.", metavar="IP", required=True),
+            Arg("from", "Sender; '<>' for the null path.", metavar="A", required=True),
+            Arg("to", "Recipient.", metavar="B", required=True),
+            Arg("user", "As whom the client is authenticated.", metavar="U"),
+            Arg("cert", "Fingerprint of the client's certificate.", metavar="SHA256"),
+            Arg("tls", "The session is encrypted.", "flag"),
+            Arg("helo", "What the client says in EHLO.", metavar="H"),
+            Arg("listener", "At which listener.", metavar="NAME"),
+            Arg("expect", "accept, reject or defer.", "choice", "VERDICT", True, False, ("accept", "reject", "defer")),
+            Arg("rule", "The rule that must decide; any if nothing is said.", metavar="R"),
+        ),
+        danger=UNDOABLE,
+    ),
+    Verb(
+        "access.probe.remove",
+        "Remove a probe",
+        "Forget a saved probe.",
+        "mailtui access probe remove stranger",
+        "Reloads do not ask it any more.",
+        "removed",
+        args=(Arg("name", "Its name.", metavar="NAME", required=True, operand=True),),
+        danger=UNDOABLE,
+    ),
+    Verb(
         "reload",
         "Reload",
         "Read the configuration again; a bad one is refused with its errors, and the old one stays.",
@@ -394,7 +497,7 @@ def command_line(
         words.append(query)
     words += [str(given[arg.name]) for arg in verb.args if arg.operand and given.get(arg.name)]
     for arg in verb.args:
-        if arg.operand or arg.name not in given:
+        if arg.operand or arg.name not in given or arg.kind == "secret":
             continue
         if arg.kind == "flag":
             words.append(arg.option)

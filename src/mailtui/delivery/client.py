@@ -1,227 +1,34 @@
-"""The SMTP client: aiosmtplib's connection with a reply queue, so that it can pipeline and stream.
+"""The SMTP client: one session with a host, from the connection on, over aiosmtplib with a reply queue.
 
-Promises: a reply is never paired with another command than its own; a reply that nobody asked for closes the session;
-every wait has the limit of RFC 5321 section 4.5.3.2; message octets are sent as they are, dots stuffed.
+Promises: nothing from before TLS is believed under TLS; a session is at its policy's level before a message is begun,
+and a password leaves only where `policy.may_log_in` says so; message octets are sent as they are, dots stuffed.
 """
 
-import asyncio
-import math
-import os
-import re
 import socket
-from collections import deque
+import ssl
 from collections.abc import AsyncIterator
-from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import aiosmtplib
-from aiosmtplib.errors import SMTPServerDisconnected
-from aiosmtplib.protocol import SMTPProtocol
 from aiosmtplib.response import SMTPResponse
 
 from mailtui.clock import Clock
+from mailtui.delivery.dialing import TimeLimit, dial, dial_unix
+from mailtui.delivery.login import log_in
+from mailtui.delivery.parameters import NO_LIMITS, limits, onward
+from mailtui.delivery.replies import BLOCK, COMMAND, GREETING, SHUTDOWN, ReplyQueue, SessionLost, TlsFailed
+from mailtui.delivery.secrets import Credentials
 from mailtui.delivery.verdict import reply_of
 from mailtui.delivery.watchdog import Watchdog
-from mailtui.model import Reply, TlsFacts, TlsPolicy
-
-# Limits of RFC 5321 section 4.5.3.2, in seconds.
-GREETING, COMMAND, DATA, BLOCK, FINAL_DOT = 300.0, 300.0, 120.0, 180.0, 600.0
+from mailtui.model import PlannedHost, Reply, TlsFacts, TlsPolicy
+from mailtui.tls import connecting, policy
+from mailtui.tls.connecting import Contexts
 
 # QUIT is a courtesy: a server that does not answer it is left.
 QUIT = 5.0
 
-# A line without end, octets and replies not read yet; a server that sends more is not speaking SMTP. 100 recipients
-# are answered with 100 replies of at most a few lines of 512 octets (RFC 5321 section 4.5.3.1.5).
-MAX_REPLY = 64 * 1024
-MAX_UNREAD = 1024 * 1024
-MAX_REPLIES = 4096
-
-# Pieces of a dialogue, and octets of a piece, that are kept for the transcript of a failed attempt.
-MAX_TRANSCRIPT = 400
-
-# Pieces up to this size are looked up among those read before.
-MAX_KNOWN = 512
-MAX_NOTE = 16 * 1024
-
-_LINE = re.compile(rb"([2-5]\d\d)([ -]?)([^\r\n]*)\r?\n")
-
-
-class SessionLost(Exception):
-    """The session is over: refused, closed, timed out, or out of step; the text is for people."""
-
-    def __init__(self, text: str, *, reply: Reply | None = None) -> None:
-        super().__init__(text)
-        self.text = text
-        self.reply = reply
-
-
-class ReplyQueue(SMTPProtocol):
-    """aiosmtplib's protocol, but every complete reply goes to a queue instead of to the one who waits for it."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
-        super().__init__(loop=loop)
-        self.replies: deque[tuple[Reply, str]] = deque()  # with the text line by line
-        self.transcript: list[tuple[float, str, bytes]] = []
-        self.deadline = math.inf
-        self.error: SessionLost | None = None
-        self._clock = clock
-        self._lines: list[bytes] = []
-        self._text = ""  # of the reply that was read last
-        self._unread = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._phase = ""
-
-    # -- what the transport calls ------------------------------------------------------------------------------------
-
-    def data_received(self, data: bytes) -> None:
-        self.note("<", data)
-        self._unread += len(data)
-        if len(data) <= MAX_KNOWN and not self._buffer and not self._lines:
-            whole = _whole_replies(data)
-            if whole is not None:
-                self.replies.extend(whole)
-                if self._unread > MAX_UNREAD or len(self.replies) > MAX_REPLIES:
-                    self.fail("more reply than any server has to send")
-                self._wake()
-                return
-        self._buffer += data
-        position = 0
-        while match := _LINE.match(self._buffer, position):
-            position = match.end()
-            self._lines.append(match[3])
-            if match[2] != b"-":
-                text = b"\n".join(self._lines).decode("utf-8", "replace")
-                self._lines.clear()
-                self.replies.append((reply_of(int(match[1]), text), text))
-        del self._buffer[:position]
-        if b"\n" in self._buffer:
-            self.fail(f"an answer that is not SMTP: {bytes(self._buffer[:80])!r}")
-        elif (
-            len(self._buffer) > MAX_REPLY
-            or self._unread > MAX_UNREAD
-            or len(self.replies) + len(self._lines) > MAX_REPLIES
-        ):
-            self.fail("more reply than any server has to send")
-        self._wake()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._wake()
-
-    def eof_received(self) -> bool:
-        self._lose("connection closed")
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._lose(f"connection lost: {exc}" if exc else "connection closed")
-        super().connection_lost(exc)
-
-    # -- what the watchdog calls -------------------------------------------------------------------------------------
-
-    def overdue(self) -> None:
-        self.fail(f"timed out waiting for {self._phase}")
-
-    # -- what the session calls --------------------------------------------------------------------------------------
-
-    def write(self, data: bytes) -> None:
-        """Write a whole group of commands. Replies that are there already were not asked for: the session is over."""
-        if self.replies:
-            reply = self.replies[0][0]
-            self.fail(f"unasked reply: {reply}")
-            raise SessionLost(f"the session was ended: {reply}", reply=reply)
-        if self.error is not None:
-            raise self.error
-        try:
-            super().write(data)
-        except SMTPServerDisconnected as error:  # a write failed in this turn of the loop
-            raise SessionLost(f"connection lost: {error}") from error
-
-    async def reply(self, limit: float, phase: str) -> Reply:
-        """The next reply; SessionLost if it does not come within `limit` seconds."""
-        replies = self.replies
-        if not replies:
-            self.deadline = self._clock.monotonic() + limit
-            self._phase = phase
-            while not replies:
-                if self.error is not None:
-                    raise self.error
-                self._waiter = self._loop.create_future()
-                try:
-                    await self._waiter
-                finally:
-                    self._waiter = None
-            self.deadline = math.inf
-        reply, self._text = replies.popleft()
-        if not replies:
-            self._unread = 0
-        return reply
-
-    def ready(self) -> Reply | None:
-        """The next reply if it is there already: cheaper than to await it."""
-        if not self.replies:
-            return None
-        reply, self._text = self.replies.popleft()
-        if not self.replies:
-            self._unread = 0
-        return reply
-
-    async def drained(self, limit: float) -> None:
-        """Wait until the peer has taken what was written, or has answered early."""
-        if self._paused:
-            self.deadline = self._clock.monotonic() + limit
-            self._phase = "the message to be taken"
-            while self._paused and not self.replies and self.error is None:
-                self._waiter = self._loop.create_future()
-                try:
-                    await self._waiter
-                finally:
-                    self._waiter = None
-            self.deadline = math.inf
-        if self.error is not None:
-            raise self.error
-
-    async def read_response(self, timeout: float | None = None) -> SMTPResponse:
-        """For aiosmtplib's own commands (EHLO, HELO, QUIT)."""
-        try:
-            reply = await self.reply(COMMAND if timeout is None else timeout, "an answer")
-        except SessionLost as lost:
-            raise SMTPServerDisconnected(lost.text) from lost
-        return SMTPResponse(reply.code, self._text)  # EHLO's keywords are lines of their own
-
-    def note(self, direction: str, data: bytes) -> None:
-        """Remember a piece of the dialogue for the transcript."""
-        if len(self.transcript) < MAX_TRANSCRIPT:
-            self.transcript.append((self._clock.now(), direction, data[:MAX_NOTE]))
-
-    def fail(self, text: str) -> None:
-        """Give the session up."""
-        self._lose(text)
-        if self.transport is not None:
-            cast(asyncio.Transport, self.transport).abort()
-
-    def _lose(self, text: str) -> None:
-        if self.error is None:
-            self.error = SessionLost(text)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-
-@lru_cache(maxsize=1024)
-def _whole_replies(data: bytes) -> tuple[tuple[Reply, str], ...] | None:
-    """The replies that a piece consists of; None if it is not just that. Servers say the same few things over and
-    over, so most pieces have been read before."""
-    found, position = [], 0
-    while position < len(data):
-        match = _LINE.match(data, position)
-        if match is None or match[2] == b"-":
-            return None
-        text = match[3].decode("utf-8", "replace")
-        found.append((reply_of(int(match[1]), text), text))
-        position = match.end()
-    return tuple(found)
+# A handshake takes two round trips and a signature; a server that needs longer than this is stuck.
+HANDSHAKE = 60.0
 
 
 class Client(aiosmtplib.SMTP):
@@ -231,16 +38,31 @@ class Client(aiosmtplib.SMTP):
         super().__init__(local_hostname=hostname, start_tls=False, use_tls=False, timeout=None)
         self._clock = clock
         self.queue: ReplyQueue | None = None
+        self.implicit: tuple[ssl.SSLContext, str] | None = None  # TLS from the first octet, and the name for it
 
     async def _create_connection(self, timeout: float | None) -> SMTPResponse:
         assert self.loop is not None and self.sock is not None
         loop = self.loop
         queue = ReplyQueue(loop, self._clock)
         queue.deadline = self._clock.monotonic() + GREETING
-        transport, _ = await loop.create_connection(lambda: queue, sock=self.sock)
+        if self.implicit is None:
+            transport, _ = await loop.create_connection(lambda: queue, sock=self.sock)
+        else:
+            transport, _ = await loop.create_connection(
+                lambda: queue,
+                sock=self.sock,
+                ssl=self.implicit[0],
+                server_hostname=self.implicit[1],
+                ssl_handshake_timeout=HANDSHAKE,
+                ssl_shutdown_timeout=SHUTDOWN,
+            )
         self.protocol = self.queue = queue
         self.transport = transport
         return SMTPResponse(0, "")  # the session reads the greeting itself: 421 and 554 are for it to judge
+
+    def forget(self) -> None:
+        """Nothing that the server has said about itself holds any more (RFC 3207 section 4.2)."""
+        self._reset_server_state()
 
 
 class Session:
@@ -252,8 +74,16 @@ class Session:
         self.connect_time = 0.0
         self.host = ""
         self.address = ""
-        self.level: TlsPolicy | None = None  # asked for when it was opened, and what it reached
-        self.tls = TlsFacts()
+        self.planned: PlannedHost | None = None
+        self.level: TlsPolicy | None = None  # asked for when it was opened
+        self.hosts: tuple[PlannedHost, ...] = ()  # of a plan that it serves under this `[tls] default`
+        self.default = ""
+        self.tls = TlsFacts()  # what was reached
+        self.lmtp = False
+        self.chunking = False  # messages go by BDAT
+        self.chunking_unknown = False  # BDAT was answered as an unknown command, for all that CHUNKING was offered
+        self.limits = NO_LIMITS
+        self.onward = ""  # Attempt.onward of what goes over it
         self._clock = clock
         self._watchdog = watchdog
         self._hostname = hostname
@@ -267,42 +97,97 @@ class Session:
         q = self._queue
         return q is not None and q.error is None and not q.replies and q.is_connected
 
-    async def connect(self, host: str, address: str, port: int, source: str, limit: float) -> None:
-        """TCP connection, greeting, EHLO (or HELO). Raises SessionLost; `reply` is set if the server refused."""
-        self.host, self.address = host, address
+    async def connect(
+        self, host: PlannedHost, address: str, level: TlsPolicy, contexts: Contexts, *, limit: float, source: str = "",
+        credentials: Credentials | None = None, clear: str = "",
+    ) -> None:  # fmt: skip
+        """Connection, greeting, EHLO (or LHLO, or HELO), TLS as `level` asks, login if there are `credentials`.
+
+        `limit`: seconds for the connection itself. `clear`: why, on `may`, no TLS is to be tried. Raises SessionLost,
+        with `reply` if the server refused; TlsFailed; LoginFailed."""
+        self.host, self.address = host.name, address
+        self.planned, self.level, self.lmtp = host, level, host.scheme == "lmtp"
+        self.tls = policy.plaintext(level, clear)
         begun = self._clock.monotonic()
-        sock = await dial(address, port, source, limit, self._clock, self._watchdog)
+        # A password goes to the host for which it was written down: an MX of the DNS, which anybody may have forged,
+        # must not choose who gets it.
+        names = (credentials.host if credentials else host.name, *level.match)
+        if host.path:
+            sock = await dial_unix(host.path, limit, self._clock, self._watchdog)
+        else:
+            sock = await dial(address, host.port, source, limit, self._clock, self._watchdog)
         try:
-            await self._client.connect(sock=sock)
-        except (OSError, aiosmtplib.SMTPException) as error:
-            sock.close()
-            raise SessionLost(f"cannot connect to {address}: {error}") from error
-        assert self._client.queue is not None
-        self._queue = self._client.queue
-        self._watchdog.watched.add(self._queue)
-        try:
-            greeting = await self._queue.reply(GREETING, "the greeting")
+            queue = await self._connected(sock, contexts, names)
+            greeting = await queue.reply(GREETING, "the greeting")
             if greeting.code != 220:
-                raise SessionLost(f"{host} [{address}] greeted with: {greeting}", reply=greeting)
+                raise SessionLost(f"{self.where} greeted with: {greeting}", reply=greeting)
             await self._hello()
+            if self._wants_tls(clear):
+                await self._start_tls(contexts, names)
+            if credentials is not None:
+                await log_in(self, credentials)
         except BaseException:
             self.close()
             raise
+        self.chunking = "chunking" in self.extensions and not self.lmtp
+        self.limits = limits(self.extensions)
+        self.onward = "final" if self.lmtp else onward(self.extensions)
         self.connect_time = self._clock.monotonic() - begun
-        self._opening = list(self._queue.transcript)
+        self._opening = list(queue.transcript)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the server wants no further transaction in this session (MAILMAX of RFC 9422)."""
+        return 0 < self.limits.mailmax <= self.used
+
+    @property
+    def where(self) -> str:
+        """The host as sentences name it."""
+        return f"{self.host} [{self.address}]"
+
+    # -- opening -----------------------------------------------------------------------------------------------------
+
+    async def _connected(self, sock: socket.socket, contexts: Contexts, names: tuple[str, ...]) -> ReplyQueue:
+        """The transport over a socket; with smtps, the handshake."""
+        assert self.planned is not None and self.level is not None
+        implicit = self.planned.scheme == "smtps"
+        try:
+            if implicit:
+                self._client.implicit = (contexts.of(self.level.level), connecting.server_name(self.planned))
+            with TimeLimit(self._clock, self._watchdog, HANDSHAKE):
+                await self._client.connect(sock=sock)
+        except (OSError, ValueError, aiosmtplib.SMTPException) as error:
+            sock.close()
+            if implicit:
+                raise self._handshake_failed(error) from error
+            raise SessionLost(f"cannot connect to {self.address}: {error}") from error
+        except BaseException:
+            sock.close()
+            raise
+        assert self._client.queue is not None
+        self._queue = self._client.queue
+        self._watchdog.watched.add(self._queue)
+        if implicit:
+            self._secured(names)
+        return self._queue
 
     async def _hello(self) -> None:
-        """EHLO, and HELO where that is not known (RFC 5321 section 3.2)."""
+        """EHLO, and HELO where that is not known (RFC 5321 section 3.2); LHLO for LMTP (RFC 2033)."""
         assert self._queue is not None
         name = self._hostname.encode("ascii", "replace")
+        self.extensions = {}
         try:
-            self._queue.note(">", b"EHLO " + name + b"\r\n")
-            await self._client.ehlo(timeout=COMMAND)
+            if self.lmtp:
+                await self._lhlo(name)
+            else:
+                self._queue.note(">", b"EHLO " + name + b"\r\n")
+                await self._client.ehlo(timeout=COMMAND)
             self.extensions = self._client.esmtp_extensions
         except aiosmtplib.SMTPHeloError as error:
-            if error.code // 100 != 5:
+            if error.code // 100 != 5 or self.lmtp:
+                verb = "LHLO" if self.lmtp else "EHLO"
                 raise SessionLost(
-                    f"EHLO was answered: {error.code} {error.message}", reply=reply_of(error.code, error.message)
+                    f"{verb} was answered: {error.code} {error.message}", reply=reply_of(error.code, error.message)
                 ) from error
             try:
                 self._queue.note(">", b"HELO " + name + b"\r\n")
@@ -317,6 +202,84 @@ class Session:
         except aiosmtplib.SMTPException as error:
             raise SessionLost(str(error)) from error
 
+    async def _lhlo(self, name: bytes) -> None:
+        assert self._queue is not None
+        self._queue.note(">", b"LHLO " + name + b"\r\n")
+        response = await self._client.execute_command(b"LHLO", name, timeout=COMMAND)
+        if response.code != 250:
+            raise aiosmtplib.SMTPHeloError(response.code, response.message)
+        self._client.last_ehlo_response = response
+
+    def _wants_tls(self, clear: str) -> bool:
+        """Whether STARTTLS comes next; TlsFailed where it has to and is not offered."""
+        assert self.planned is not None and self.level is not None
+        level = self.level.level
+        if self.planned.scheme == "smtps" or level == "none" or clear:
+            return False
+        if level == "may" and self.planned.path:
+            self.tls = policy.plaintext(self.level, "a Unix socket needs no TLS")
+            return False
+        if "starttls" in self.extensions:
+            return True
+        if level == "may":
+            self.tls = policy.plaintext(self.level, "STARTTLS is not offered")
+            return False
+        raise TlsFailed(
+            f"{self.where} does not offer STARTTLS, and TLS level {level} is asked for ({self.level.why})",
+            enhanced="4.7.4",
+        )
+
+    async def _start_tls(self, contexts: Contexts, names: tuple[str, ...]) -> None:
+        """STARTTLS, handshake, and EHLO again: what was said before is forgotten (RFC 3207 section 4.2)."""
+        assert self.planned is not None and self.level is not None
+        queue = self._queue
+        assert queue is not None
+        self.write(b"STARTTLS\r\n")
+        try:
+            reply = await queue.reply(COMMAND, "the reply to STARTTLS")
+        except SessionLost as lost:  # it may be the command that it does not bear
+            raise TlsFailed(f"{self.where} offers STARTTLS and was lost at it: {lost.text}") from lost
+        if reply.code == 421:
+            raise SessionLost(f"{self.where} answered STARTTLS with: {reply}", reply=reply)
+        if reply.code != 220:
+            raise TlsFailed(f"{self.where} offers STARTTLS and answered it with: {reply}")
+        name = connecting.server_name(self.planned)
+        try:
+            with TimeLimit(self._clock, self._watchdog, HANDSHAKE):
+                await queue.start_tls(contexts.of(self.level.level), name, HANDSHAKE)
+        except SessionLost as lost:
+            raise TlsFailed(f"{self.where}: {lost.text}", fallback=False) from lost
+        except (OSError, ValueError) as error:
+            raise self._handshake_failed(error) from error
+        self._client.transport = queue.transport
+        self._client.forget()
+        self.extensions = {}
+        self._secured(names)
+        try:
+            await self._hello()
+        except SessionLost as lost:
+            if lost.reply is not None:
+                raise
+            # Some servers notice only now that they do not like our handshake (TLS 1.3 lets them).
+            raise TlsFailed(f"{self.where}: the session broke after the TLS handshake: {lost.text}") from lost
+
+    def _handshake_failed(self, error: Exception) -> TlsFailed:
+        if isinstance(error, TimeoutError) and not error.args:
+            return TlsFailed(f"{self.where}: the TLS handshake timed out after {HANDSHAKE:g} s")
+        return TlsFailed(f"{self.where}: the TLS handshake failed: {connecting.said(error)}")
+
+    def _secured(self, names: tuple[str, ...]) -> None:
+        """What the handshake came to."""
+        assert self._queue is not None and self._queue.transport is not None and self.level is not None
+        connection = cast(ssl.SSLObject, self._queue.transport.get_extra_info("ssl_object"))
+        try:
+            self.tls = connecting.secured(self.level, connection, names)
+        except ValueError as error:
+            raise TlsFailed(f"{self.where}: {error}") from None
+        self._queue.note("!", f"TLS: {self.tls.protocol} {self.tls.cipher}, {self.tls.reached}\r\n".encode())
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
     def begin(self) -> None:
         """A new transaction: its transcript starts with how the session was opened."""
         assert self._queue is not None
@@ -329,9 +292,10 @@ class Session:
         self._queue.note(">", data)
         self._queue.write(data)
 
-    def write_octets(self, data: bytes) -> None:
-        """Message octets: not in the transcript."""
+    def write_unseen(self, data: bytes, note: bytes) -> None:
+        """What has no place in the transcript, secrets and message octets; `note` stands there instead."""
         assert self._queue is not None
+        self._queue.note(">", note)
         self._queue.write(data)
 
     async def reply(self, limit: float, phase: str) -> Reply:
@@ -342,6 +306,11 @@ class Session:
         """The next reply if it is there already."""
         assert self._queue is not None
         return self._queue.ready()
+
+    async def drained(self, limit: float) -> None:
+        """Wait until the server has taken what was written, or has answered."""
+        assert self._queue is not None
+        await self._queue.drained(limit)
 
     async def stream(self, pieces: AsyncIterator[bytes]) -> int:
         """Send a message's octets, dots stuffed across the borders of the pieces, then the final dot.
@@ -376,7 +345,9 @@ class Session:
         for at, direction, data in self._queue.transcript:
             for line in data.decode("utf-8", "replace").split("\r\n"):
                 if line:
-                    out.append(f"{at - start:8.3f} {direction} {line}")
+                    # A challenge of SCRAM with the server's signature lets a password be guessed (RFC 5802 section 9).
+                    seen = "334 ****" if direction == "<" and line.startswith("334") else line
+                    out.append(f"{at - start:8.3f} {direction} {seen}")
         if self._queue.error is not None:
             out.append(f"         ! {self._queue.error.text}")
         return "\n".join(out)
@@ -390,59 +361,17 @@ class Session:
                 pass
         self.close()
 
+    def leave(self) -> None:
+        """Say goodbye without waiting for the answer."""
+        if self.open:
+            try:
+                self.write(b"QUIT\r\n")
+            except SessionLost:
+                pass
+        self.close()
+
     def close(self) -> None:
         if self._queue is not None:
             self._watchdog.watched.discard(self._queue)
             self._queue._lose("closed by us")
         self._client.close()
-
-
-class _Dial:
-    """A connection attempt under the watchdog."""
-
-    def __init__(self, deadline: float, task: "asyncio.Task[Any]") -> None:
-        self.deadline = deadline
-        self.expired = False
-        self._task = task
-
-    def overdue(self) -> None:
-        self.expired = True
-        self.deadline = math.inf
-        self._task.cancel()
-
-
-def _reason(error: OSError) -> str:
-    """The system's words: asyncio puts its own in their place."""
-    return os.strerror(error.errno) if error.errno else str(error)
-
-
-async def dial(address: str, port: int, source: str, limit: float, clock: Clock, watchdog: Watchdog) -> socket.socket:
-    """A connected socket, from `source` if given; SessionLost with the reason if there is none within `limit`."""
-    loop = asyncio.get_running_loop()
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    except OSError as error:  # no descriptor left, or no IPv6 on this machine
-        raise SessionLost(f"cannot connect to [{address}]:{port}: {_reason(error)}") from error
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    task = asyncio.current_task()
-    assert task is not None
-    watched = _Dial(clock.monotonic() + limit, task)
-    watchdog.watched.add(watched)
-    try:
-        if source:
-            sock.bind((source, 0))
-        await loop.sock_connect(sock, (address, port))
-    except OSError as error:
-        sock.close()
-        raise SessionLost(f"cannot connect to [{address}]:{port}: {_reason(error)}") from error
-    except asyncio.CancelledError:
-        sock.close()
-        if not watched.expired:
-            raise
-        task.uncancel()
-        raise SessionLost(f"cannot connect to [{address}]:{port}: timed out after {limit:g} s") from None
-    finally:
-        watchdog.watched.discard(watched)
-    return sock

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mailtui.delivery.hop import Rate
-from mailtui.model import Message
+from mailtui.model import Message, Recipient
 
 # The hand-off budget: what may be in memory between acceptance and settlement (docs/architecture.md, step 3).
 BUDGET_MESSAGES = 2000
@@ -35,10 +35,10 @@ class Destination:
 
 @dataclass(slots=True)
 class Held:
-    """A message in memory, and the recipients of it that are not settled yet."""
+    """A message in memory, and the recipients of it that are not settled yet, by ordinal."""
 
     message: Message
-    left: set[int]
+    left: dict[int, Recipient]
     destinations: tuple[str, ...]
 
 
@@ -68,9 +68,16 @@ class Handoff:
         return destination
 
     def hold(self, message: Message) -> None:
-        names = tuple({r.destination for r in message.recipients})
-        self.held[message.id] = Held(message, {r.ordinal for r in message.recipients}, names)
-        self._bytes += _size(message)
+        names = {r.destination for r in message.recipients}
+        left = {r.ordinal: r for r in message.recipients}
+        held = self.held.get(message.id)
+        if held is None:
+            self.held[message.id] = Held(message, left, tuple(names))
+            self._bytes += _size(message)
+        else:  # claimed for other recipients of it already
+            names.difference_update(held.destinations)
+            held.left.update(left)
+            held.destinations += tuple(names)
         for name in names:
             self.destination(name).held += 1
 
@@ -79,7 +86,8 @@ class Handoff:
         held = self.held.get(message.id)
         if held is None:
             return
-        held.left.difference_update(ordinals)
+        for ordinal in ordinals:
+            held.left.pop(ordinal, None)
         if not held.left:
             del self.held[message.id]
             self._bytes -= _size(held.message)

@@ -2,6 +2,11 @@
 
 Promises: fresh mail before retried, round-robin over submitters within each; after a failure of the hop itself nothing
 is dialled until the back-off ends, then one message goes first.
+
+The window is how many connections there may be. It grows by one for every window of successes (faster while it is
+large and nothing ever went wrong), and shrinks by one for every session that the hop ends. It does not swing: after a
+shrink a whole window must succeed before it grows again, and where the hop refused one connection more beside others
+that work, it has told its limit: that many are not exceeded for five minutes, doubled each time it says so again.
 """
 
 import asyncio
@@ -22,11 +27,27 @@ AHEAD = 4
 BACKOFF_FIRST = 30.0
 BACKOFF_LAST = 900.0
 
+# A number of connections that the hop refused to exceed is not tried again for this long; doubled each time it is
+# refused again, up to the last: a limit is the operator's over there, and every try costs him a line in his log.
+CEILING_FIRST = 300.0
+CEILING_LAST = 3600.0
+
+# Work that was refused a connection of its own, while others work, goes back in line this often; then it is deferred.
+MAX_REFUSED = 2
+
+# A hop is called slow when a message takes it this long, in seconds: elsewhere even a scan of the content takes three.
+SLOW = 30.0
+
 # An idle connection is kept this long: long enough for a trickle of mail, shorter than servers' patience.
 IDLE = 5.0
 
 # A connection carries this many messages and is replaced then, so that load balancers see us again.
 MAX_TRANSACTIONS = 1000
+
+
+def key_of(plan: Plan, destination: str) -> str:
+    """The next hop of a plan; a plan without one (no route, DNS trouble) has its domain's."""
+    return plan.next_hop if plan.outcome == "deliver" else destination
 
 
 class FairQueue:
@@ -127,6 +148,7 @@ class NextHop:
         self.idle: list[IdleConnection] = []  # the longest idle first
         self.reaping = False  # a timer will end those that are idle for too long
         self.workers = 0
+        self.sessions = 0  # of these, how many have had a message answered and are open still
         self.claiming = 0  # messages being claimed for it
         self.starting = 0  # connections that have their first message but do not run yet
         self.waiting: OrderedDict[str, None] = OrderedDict()  # destinations with parked work that is due
@@ -138,6 +160,11 @@ class NextHop:
         self.last_success: float | None = None
         self.rate = Rate(*rate) if rate else None
         self.rate_until = 0.0
+        self.seconds = 0.0  # that a message takes, smoothed
+        self._owed = 0  # successes before the window grows again
+        self._ceiling = 0.0  # the window at which the hop refused more, 0 for none
+        self._ceiling_until = 0.0  # wall time
+        self._ceiling_for = 0.0
 
     def backing_off(self, now: float) -> bool:
         return self.backoff_until > now
@@ -161,17 +188,46 @@ class NextHop:
             self.failures = 0
             self.last_failure = None
             self.backoff_until = 0.0
-        if self.window < self.limit:
-            self.window = min(float(self.limit), self.window + max(1.0 / self.window, 0.2))
         self.last_success = now
+        if self._owed:
+            self._owed -= 1
+        elif self.window < self.limit:
+            step = max(1.0 / self.window, 0.2)
+            if self._ceiling and now < self._ceiling_until:
+                step = min(step, self._ceiling - self.window)
+            if step > 0.0:
+                self.window = min(float(self.limit), self.window + step)
 
     def strained(self) -> None:
-        """A session was refused or ended: one connection less."""
+        """A session was ended by the other side: one connection less, and a window of successes before there is one
+        more."""
         self.window = max(1.0, self.window - 1.0)
+        self._owed = int(self.window)
+
+    def refused(self, now: float) -> None:
+        """A connection was refused while others work: without it, it takes as many as there are, and no more."""
+        again = self._ceiling and self.window < self._ceiling + 2.0
+        self._ceiling_for = min(CEILING_LAST, self._ceiling_for * 2) if again else CEILING_FIRST
+        self.window = self._ceiling = float(max(1, min(int(self.window), self.workers) - 1))
+        self._ceiling_until = now + self._ceiling_for
+        self._owed = int(self.window)
+
+    def took(self, seconds: float) -> None:
+        """How long a message was on a connection."""
+        self.seconds += (seconds - self.seconds) / 8
+
+    def slowness(self, now: float) -> str:
+        """Why it is called slow, "" if it is not."""
+        begun = min((work.begun for work in self.busy.values() if work.begun), default=now)
+        if now - begun >= SLOW and now - begun > self.seconds:
+            return f"a message has been on a connection for {now - begun:.0f} s"
+        return f"a message takes {self.seconds:.0f} s" if self.seconds >= SLOW else ""
 
     def failed(self, now: float, verdict: Verdict) -> None:
         """No session could be had: back off."""
         self.window = 1.0
+        self._owed = 0
+        self._ceiling = 0.0  # what it refused before may have been the beginning of this
         self.last_failure = verdict
         self.last_reply = verdict.reply
         if self.backing_off(now):

@@ -1,7 +1,8 @@
 """The connections: who carries what, how many there may be, and what happens when one is free again.
 
 A worker is one connection's life: messages one after the other, then a wait for more, then QUIT. Promises: never more
-connections than the next hop's window and the relay's limit allow; nothing new goes out while delivery is stopped.
+connections than the next hop's window and the relay's limit allow; nothing new goes out while delivery is stopped;
+where all connections are in use, a next hop that has more than its share gives some to those that have none.
 """
 
 import asyncio
@@ -66,6 +67,7 @@ class Pool:
         self._ended = ended
         self._numbers = itertools.count()
         self._starved: OrderedDict[str, None] = OrderedDict()  # hops that wait for one of all connections
+        self._working = 0  # hops that have one
 
     def use(self, sender: Sender, delivery: DeliverySettings) -> None:
         """Work by these settings from now on; the caller restricts the hops anew."""
@@ -135,6 +137,7 @@ class Pool:
 
     def _connect(self, hop: NextHop, work: Work) -> None:
         """One connection more, with this to begin with."""
+        self._working += not hop.workers
         hop.workers += 1
         hop.starting += 1
         self.connections += 1
@@ -153,27 +156,40 @@ class Pool:
                     ended = await attempt(self.sender, work, session)
                 finally:
                     del hop.busy[number]
+                if (ended.session is None) is not (session is None):
+                    hop.sessions += 1 if session is None else -1
                 session = ended.session
                 self._ended(hop, work, ended)
                 if session is not None and session.used >= MAX_TRANSACTIONS:
                     self._tasks.spawn(session.quit())
                     session = None
+                    hop.sessions -= 1
+                    if self._starved:
+                        break  # a line without end keeps its connection no longer than this
                 work = self._next(hop)
-                if work is None and session is not None and hop.workers <= hop.window and not self._stopped(hop):
+                if work is None and session is not None and self._may_rest(hop):
                     work = await self._idle(hop, session)
             if session is not None:
                 await session.quit()
         finally:
             if session is not None:
                 session.close()
+                hop.sessions -= 1
             hop.workers -= 1
+            self._working -= not hop.workers
             self.connections -= 1
             self._released(hop)
 
     def _next(self, hop: NextHop) -> Work | None:
         if self._stopped(hop) or hop.workers > max(1, int(hop.window)):
             return None
+        if self._starved and hop.workers > max(1, self.limit // (self._working + len(self._starved))):
+            return None  # its connection ends, and goes to one that waits
         return hop.queue.pop()
+
+    def _may_rest(self, hop: NextHop) -> bool:
+        """Whether a connection without work is kept."""
+        return hop.workers <= hop.window and not self._starved and not self._stopped(hop)
 
     async def _idle(self, hop: NextHop, session: Session) -> Work | None:
         """Wait for work, at most IDLE seconds; the latest idle connection is used first, the oldest go first."""
@@ -202,8 +218,8 @@ class Pool:
                 await self._clock.sleep_until(hop.rate_until)
 
     def _released(self, hop: NextHop) -> None:
-        """A connection is gone: whoever waits for one may have it."""
-        for key in (hop.key, *self._starved):
+        """A connection is gone: whoever waits for one may have it, those that wait for the relay's limit first."""
+        for key in (*self._starved, hop.key):
             self._starved.pop(key, None)
             other = self.hops.get(key)
             if other is not None:

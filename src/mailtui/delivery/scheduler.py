@@ -7,6 +7,7 @@ settled or parked again; memory depends on the connections and the hand-off budg
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mailtui.clock import Clock
@@ -14,12 +15,13 @@ from mailtui.config import Settings
 from mailtui.delivery.attempt import Ended, Sender, Work
 from mailtui.delivery.controls import LIMIT, PAUSE, SUSPEND, Controls
 from mailtui.delivery.handoff import BUDGET_MESSAGES, Destination, Handoff
-from mailtui.delivery.hop import NextHop, Rate
+from mailtui.delivery.hop import MAX_REFUSED, NextHop, Rate, key_of
+from mailtui.delivery.outages import Outages
 from mailtui.delivery.pool import Pool, Tasks
 from mailtui.delivery.settle import Settler
 from mailtui.delivery.timers import Timers
 from mailtui.events import Events
-from mailtui.model import Claimed, Control, Message, Outcome, Plan, Recipient, Verdict
+from mailtui.model import Claimed, Control, Message, Outcome, Plan, Recipient
 from mailtui.routing.router import Router
 
 if TYPE_CHECKING:  # the store is an object that the relay gives us
@@ -30,8 +32,8 @@ Rid = tuple[int, int]  # (message, ordinal)
 # Recipients in one transaction (RFC 5321 section 4.5.3.1.8: every server takes 100).
 MAX_RECIPIENTS = 100
 
-# Expired recipients of a dead next hop that are given up in one step.
-EXPIRED_STEP = 200
+# Recipients whose hop, and not their destination, is suspended are looked at again after this many seconds.
+SUSPENDED_AGAIN = 30.0
 
 # A full disk, or a claim that failed, is looked at again after this many seconds.
 LOOK_AGAIN = 1.0
@@ -48,7 +50,6 @@ class Scheduler:
         self.memory = Handoff()
         self.held, self.destinations = self.memory.held, self.memory.destinations
         self.draining = False
-        self._down: set[str] = set()  # next hops that failed last
         self.tasks = Tasks()
         self.timers = Timers(clock)
         self.run = self.timers.run
@@ -59,11 +60,15 @@ class Scheduler:
         self.settled: Callable[[Rid, Outcome], None] = lambda rid, outcome: None
         self.act_on_parked: Callable[[Any, Rid], None] = lambda action, rid: None
         self.was_too_late: Callable[[Any], None] = lambda action: None
+        # Who tells senders of delays hears of next hops that fail and work again (delays.py).
+        self.hop_down: Callable[[NextHop, Work, Ended, Iterable[str]], None] = lambda hop, work, ended, waiting: None
+        self.hop_up: Callable[[str], None] = lambda key: None
         self._clock = clock
         self._events = events
         self._store = store
         self._router = router
         self._settler = settler
+        self.outages = Outages(self, clock, events, store, router, settler)
         delivery = settings.delivery
         self.pool = Pool(
             clock,
@@ -82,9 +87,9 @@ class Scheduler:
         """Whether a new message may be handed over in memory; asked when it is submitted, so it counts from then on."""
         if self.controls.paused or self.draining or not self.memory.has_room(message):
             return False
-        if self._down and self._is_down(message.recipients[0].destination):
+        if self.outages.hops and self.outages.concerns(message.recipients[0].destination):
             return False
-        if self.controls.restricting and self.controls.restricts(r.destination for r in message.recipients):
+        if self.controls.restricting and self._is_restricted(message):
             return False
         self.memory.hold(message)
         return True
@@ -107,10 +112,16 @@ class Scheduler:
         for name, due in parked:
             self._due(name, due)
 
-    def _is_down(self, destination: str) -> bool:
-        plan = self._router.cached("", destination, "")
-        hop = self.pool.hops.get(_key(plan, destination)) if plan is not None else None
-        return hop is not None and hop.failures > 0
+    def _is_restricted(self, message: Message) -> bool:
+        """Whether a control holds back a destination of it, or suspends every next hop that it would go to."""
+        if self.controls.restricts(r.destination for r in message.recipients):
+            return True
+        return bool(self.controls.all(SUSPEND)) and all(map(partial(self._stays, message), message.recipients))
+
+    def _stays(self, message: Message, r: Recipient) -> bool:
+        """Whether the next hop of this recipient is known, and suspended."""
+        plan = self._router.cached(r.address, r.destination, message.envelope.sender, r.route)
+        return plan is not None and self.controls.suspended(key_of(plan, r.destination)) is not None
 
     # -- claims ------------------------------------------------------------------------------------------------------
 
@@ -237,9 +248,9 @@ class Scheduler:
         hop = self.pool.hops.get(key)
         if hop is not None and hop.failures:
             hop.backoff_until = 0.0
-            self._refill(hop)
+            self.refill(hop)
 
-    def _refill(self, hop: NextHop) -> None:
+    def refill(self, hop: NextHop) -> None:
         """The hop has room again: claim for the destination that has waited longest."""
         now = self._clock.now()
         for _ in range(len(hop.waiting)):
@@ -285,7 +296,7 @@ class Scheduler:
                 self._submit(Work(message, recipients[i : i + MAX_RECIPIENTS], plan))
 
     def _hop(self, plan: Plan, destination: str) -> NextHop:
-        key = _key(plan, destination)
+        key = key_of(plan, destination)
         hop = self.pool.hops.get(key)
         if hop is None:
             hop = self.pool.hop(key)
@@ -298,15 +309,20 @@ class Scheduler:
     def _submit(self, work: Work) -> None:
         """Put work on a connection, settle what no connection is needed for, or give it back."""
         hop = self._hop(work.plan, work.recipients[0].destination)
+        now = self._clock.now()
         if self.pending or self.controls.all(SUSPEND):
             kept = [r for r in work.recipients if not self._is_wanted(work.message, r, hop)]
             if len(kept) < len(work.recipients):
-                self.park(work.message, [r for r in work.recipients if r not in kept])
+                self.outages.park_for(
+                    hop, work.message, [r for r in work.recipients if r not in kept], now + SUSPENDED_AGAIN
+                )
                 work.recipients = kept
                 if not kept:
                     return
-        if self.controls.paused or self.draining or hop.backing_off(self._clock.now()):
+        if self.controls.paused or self.draining:
             self.park(work.message, work.recipients)
+        elif hop.backing_off(now):
+            self.outages.turn_away(hop, work)
         elif work.plan.outcome != "deliver":
             self._decided(work, hop)
         else:
@@ -331,21 +347,34 @@ class Scheduler:
         """An attempt is over: the hop learns, the recipients are settled, and more is claimed."""
         now = self._clock.now()
         if ended.down is not None:
-            self._hop_down(hop, work, ended.down, now)
+            if ended.down.rule == "greeting" and hop.sessions:
+                # It works for others at this moment: it refuses this connection, not our mail.
+                hop.refused(now)
+                hop.last_reply = ended.down.reply
+                work.refused += 1
+                if work.refused <= MAX_REFUSED:
+                    work.begun = 0.0
+                    self._submit(work)
+                    return
+            else:
+                self.outages.begun(hop, work, ended, now)
         elif ended.strained:
             hop.strained()
             hop.last_reply = ended.results[-1][1].reply
         else:
             hop.succeeded(now)
-            self._down.discard(hop.key)
+            hop.took(now - work.begun)
+            if self.outages.hops:
+                self.outages.over(hop)
             hop.last_reply = ended.results[-1][1].reply
             if len(hop.queue):
                 self.pool.kick(hop)
-        self._settle(work, ended)
+        self.settle(work, ended, down=ended.down is not None and hop.failures > 0)
         if hop.waiting:
-            self._refill(hop)
+            self.refill(hop)
 
-    def _settle(self, work: Work, ended: Ended) -> None:
+    def settle(self, work: Work, ended: Ended, *, down: bool = False) -> None:
+        """`down`: the next hop has failed, so that senders of late mail are told by `hop_down`, not one by one."""
         number = work.message.id
         wanted = {}
         if self.pending or self.watching:
@@ -363,62 +392,34 @@ class Scheduler:
                     self.was_too_late(action)
             self.note_due(due)
 
-        self._settler.settle(work.message, work.plan, ended.results, committed, always=bool(wanted))
+        self._settler.settle(work.message, work.plan, ended.results, committed, always=bool(wanted), warn=not down)
         self.memory.forget(work.message, [r.ordinal for r, _, _ in ended.results])
 
     def settle_unsent(self, work: Work, ended: Ended) -> None:
         """Settle claimed recipients that an operator gave up: they were never handed over."""
         self.memory.hold(work.message)
-        self._settle(work, ended)
+        self.settle(work, ended)
 
     def _decided(self, work: Work, hop: NextHop) -> None:
         """A plan that does not deliver: settle it as it says. A deferral makes the domain back off."""
         ended = self._settler.decide(work)
         now = self._clock.now()
         if work.plan.outcome == "defer":
-            self._hop_down(hop, work, ended.results[0][1], now)
+            self.outages.begun(hop, work, ended, now)
         else:
             hop.succeeded(now)
-        self._settle(work, ended)
+            self.outages.over(hop)
+        self.settle(work, ended, down=work.plan.outcome == "defer")
         if hop.waiting:
-            self._refill(hop)
-
-    def _hop_down(self, hop: NextHop, work: Work, verdict: Verdict, now: float) -> None:
-        """The next hop cannot be reached: back off, give back what waits for it, give up what has expired."""
-        first = not hop.failures
-        hop.failed(now, verdict)
-        self._down.add(hop.key)
-        if first:
-            self._events.emit("next-hop-down", next_hop=hop.key, text=verdict.reply, level="warning")
-        names = {r.destination for r in work.recipients} | set(hop.waiting)
-        for waiting in hop.queue.drain():
-            names |= {r.destination for r in waiting.recipients}
-            self.park(waiting.message, waiting.recipients)
-        self.timers.at(hop.backoff_until, lambda: self._refill(hop))
-        self.tasks.spawn(self._give_up_expired(names, work.plan, verdict))
-
-    async def _give_up_expired(self, destinations: Iterable[str], plan: Plan, verdict: Verdict) -> None:
-        """A hop that fails as a whole has failed for every due recipient: those past their expiry are given up."""
-        for destination in destinations:
-            more = True
-            while more and not self.draining:
-                try:
-                    found = await self._store.claim_expired(destination, EXPIRED_STEP)
-                except Exception as error:  # a full disk, say: the hop's next failure comes here again
-                    self._events.emit("error", text=f"{destination}: what has expired waits: {error}", level="warning")
-                    return
-                for message in found:
-                    self.memory.hold(message)
-                    work = Work(message, message.recipients, plan)
-                    self._settle(work, self._settler.shared(work, verdict))
-                more = bool(found)
+            self.refill(hop)
 
     def park(self, message: Message, recipients: Sequence[Recipient]) -> None:
         """Give recipients back to the database, untried; they are noted again, or acted on, when that is on disk."""
-        self._store.park(message, recipients, lambda: self._parked(message, recipients))
+        self._store.park(message, recipients, lambda: self.parked(message, recipients))
         self.memory.forget(message, [r.ordinal for r in recipients])
 
-    def _parked(self, message: Message, recipients: Sequence[Recipient]) -> None:
+    def parked(self, message: Message, recipients: Sequence[Recipient]) -> None:
+        """What was given back is on disk."""
         for r in recipients:
             action = self.pending.pop((message.id, r.ordinal), None)
             if action is not None:
@@ -441,7 +442,7 @@ class Scheduler:
         if self.tasks.running:
             await asyncio.wait(self.tasks.running, timeout=1.0)
         for held in list(self.held.values()):
-            left = [r for r in held.message.recipients if r.ordinal in held.left]
+            left = list(held.left.values())
             self._store.park(held.message, left)
             self.memory.forget(held.message, [r.ordinal for r in left])
         return not self.held
@@ -465,8 +466,3 @@ class Scheduler:
             for work in hop.busy.values()
             for r in work.recipients
         )
-
-
-def _key(plan: Plan, destination: str) -> str:
-    """The next hop of a plan; a plan without one (no route, DNS trouble) has its domain's."""
-    return plan.next_hop if plan.outcome == "deliver" else destination

@@ -1,22 +1,39 @@
 """From the end of an attempt to what is written: deferral or farewell, the report, the mail log.
 
-Promises: one settlement an attempt, with its bounce in the same transaction; a null sender gets no report; what
-expires is given up with the last reply.
+Promises: one settlement an attempt, with one report of all that the sender is to hear of it in the same transaction; a
+null sender gets none; what expires is given up with the last reply; a report of a failure is never left out, a notice
+of a delay is put off when there are too many.
 """
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mailtui.bounce.report import failure_report
+from mailtui.bounce.due import asks, automatic, delay_wanted, success
+from mailtui.bounce.report import Report, compose
+from mailtui.bounce.returned import HEADER_LIMIT
 from mailtui.clock import Clock
 from mailtui.config import Settings
 from mailtui.delivery import retry
+from mailtui.delivery.allowance import Allowance
 from mailtui.delivery.attempt import Ended, Work
 from mailtui.delivery.verdict import remote_id
 from mailtui.events import Events
 from mailtui.ids import encode
-from mailtui.model import Attempt, Envelope, Failure, Message, Outcome, Plan, Recipient, Settled, TlsFacts, Verdict
+from mailtui.model import (
+    Action,
+    Attempt,
+    Envelope,
+    Message,
+    Outcome,
+    Plan,
+    Recipient,
+    Reported,
+    Settled,
+    TlsFacts,
+    Verdict,
+)
 
 if TYPE_CHECKING:  # the store is an object that the relay gives us
     from mailtui.queue.store import Store
@@ -39,6 +56,7 @@ class Settler:
         self._events = events
         self._store = store
         self._rng = rng
+        self.allowance = Allowance(clock, events)
 
     def settle(
         self,
@@ -48,12 +66,14 @@ class Settler:
         settled: Callable[[Sequence[tuple[str, float]]], None],
         *,
         always: bool = False,
+        warn: bool = True,
     ) -> None:
         """Write the verdicts. `settled` hears after the commit which destinations have something due, and when; with
-        `always` also if none has."""
+        `always` also if none has. `warn`: a recipient that is deferred and late is told to the sender now; else
+        somebody comes for all who wait together (delays.py)."""
         now = self._clock.now()
         ends: list[Settled] = []
-        failures: list[Failure] = []
+        reported: list[Reported] = []
         deferred: list[tuple[str, float]] = []
         for r, verdict, attempt in results:
             over = retry.expired(r, verdict, now)
@@ -65,10 +85,16 @@ class Settler:
                 if verdict.rule != "hold":
                     due = retry.next_due(r, self.settings.retry.schedule, now, self._rng)
                     deferred.append((r.destination, due))
+                    if warn and not r.warned and self._late(message.envelope, now) and self.wanted(message.envelope, r):
+                        reported.append(Reported(r, verdict, attempt, Action.DELAYED))
             elif verdict.outcome is Outcome.BOUNCED:
-                failures.append(Failure(r, verdict, attempt, over is not None))
+                reported.append(Reported(r, verdict, attempt, expired=over is not None))
             else:
                 found = remote_id(verdict.reply)
+                if r.notify and verdict.rule != "discard" and asks(r.notify, "SUCCESS"):
+                    action = success(attempt.onward)
+                    if action is not None:
+                        reported.append(Reported(r, verdict, attempt, action))
             ends.append(
                 Settled(
                     r, verdict, attempt, plan.next_hop, plan.route, due, found,
@@ -76,7 +102,12 @@ class Settler:
                 )
             )  # fmt: skip
             self._tell(message, r, verdict, attempt, plan, due)
-        reports = self._reports(message, failures, now) if failures else ()
+        reports: Sequence[Message] = ()
+        if reported:
+            reported, warned = self._told(message, reported, plan.next_hop or plan.domain)
+            if warned:
+                ends = [replace(s, warned=True) if s.recipient.ordinal in warned else s for s in ends]
+            reports = self._reports(message, reported, now) if reported else ()
         self._store.settle(message, ends, reports, (lambda: settled(deferred)) if deferred or always else None)
 
     def decide(self, work: Work) -> Ended:
@@ -88,25 +119,66 @@ class Settler:
         attempt = Attempt(now, now, tls=TlsFacts())
         return Ended([(r, verdict, attempt) for r in work.recipients])
 
-    def shared(self, work: Work, verdict: Verdict) -> Ended:
-        """The failure of a next hop as the end of other work that waits for it."""
+    def shared(self, work: Work, verdict: Verdict, seen: Attempt | None = None) -> Ended:
+        """The failure of a next hop as the end of other work that waits for it; `seen`: the attempt that found it."""
         now = self._clock.now()
-        attempt = Attempt(now, now)
+        attempt = Attempt(now, now, seen.host, seen.address) if seen is not None else Attempt(now, now)
         return Ended([(r, verdict, attempt) for r in work.recipients])
 
-    def _reports(self, message: Message, failures: Sequence[Failure], now: float) -> list[Message]:
-        """The bounce, as a message of ours with the null sender; empty if there is none to send (RFC 3464)."""
-        original = message.body
-        if original is None:
-            try:
-                original = self._store.spool.head(message.id, HEAD)
-            except OSError:
-                original = b"\r\n"
+    # -- delays ------------------------------------------------------------------------------------------------------
+
+    def _late(self, envelope: Envelope, now: float) -> bool:
+        """Whether it is time to tell the sender that a message is late."""
+        after = self.settings.retry.warn
+        return after is not None and now >= envelope.arrived + after
+
+    def wanted(self, envelope: Envelope, r: Recipient) -> bool:
+        """Whether the sender is to hear of a delay of this recipient."""
+        return delay_wanted(self.settings.bounce.delay_to, envelope.sender, envelope.trusted, r.notify)
+
+    def warn(
+        self,
+        message: Message,
+        recipients: Sequence[Recipient],
+        others: Sequence[Recipient],
+        verdict: Verdict,
+        attempt: Attempt,
+        hop: str,
+        done: Callable[[], None],
+    ) -> None:
+        """Tell the sender of claimed recipients that wait for a next hop that is down, and park them untried again, as
+        the `others` are whom it does not concern. `attempt` says who answered, and has `finished` 0."""
+        reported, warned = self._told(message, [Reported(r, verdict, attempt, Action.DELAYED) for r in recipients], hop)
+        marked = [r for r in recipients if r.ordinal in warned]
+        rest = [*others, *(r for r in recipients if r.ordinal not in warned)]
+        reports = self._reports(message, reported, self._clock.now()) if reported else []
+        self._store.warn(message, marked, rest, reports, done)
+
+    def _told(self, message: Message, reported: list[Reported], hop: str) -> tuple[list[Reported], set[int]]:
+        """What of `reported` goes into a report, and whose delay needs no other: told now, or not to be told at all.
+
+        Mail that a machine or a list sent is not warned about, unless NOTIFY asks for it; and when there are too many
+        notices, a message waits for its own, if there is no other report to put it into."""
+        delays = {each.recipient.ordinal for each in reported if each.action is Action.DELAYED}
+        if not delays:
+            return reported, delays
+        if automatic(self._original(message, HEADER_LIMIT)):
+            reported = [each for each in reported if each.action is not Action.DELAYED or each.recipient.notify]
+        left = sum(each.action is Action.DELAYED for each in reported)
+        if left and left == len(reported) and not self.allowance.take(hop):
+            return [], set()
+        return reported, delays
+
+    # -- reports -----------------------------------------------------------------------------------------------------
+
+    def _reports(self, message: Message, reported: Sequence[Reported], now: float) -> list[Message]:
+        """The report, as a message of ours with the null sender; empty if there is none to send (RFC 3464)."""
+        failed = any(each.action is Action.FAILED for each in reported)
         number = self._store.next_id()
-        report = failure_report(
+        report = compose(
             message,
-            failures,
-            original,
+            reported,
+            self._original(message, HEAD if failed else HEADER_LIMIT + 1),
             hostname=self.settings.hostname,
             postmaster=self.settings.mail.postmaster,
             return_limit=self.settings.bounce.return_,
@@ -115,7 +187,18 @@ class Settler:
         )
         if report is None:
             return []
-        return [own_message(number, report.recipient, report.content, report.eight_bit, now, self.settings)]
+        actions = ",".join(sorted({each.action for each in reported}))
+        self._events.emit("report", id=message.id, report=encode(number), recipient=report.recipient, actions=actions)
+        return [own_message(number, report, now, self.settings)]
+
+    def _original(self, message: Message, limit: int) -> bytes:
+        """The message, or the first `limit` octets of one that is in a spool file."""
+        if message.body is not None:
+            return message.body
+        try:
+            return self._store.spool.head(message.id, limit)
+        except OSError:
+            return b"\r\n"
 
     def _tell(
         self, message: Message, r: Recipient, verdict: Verdict, attempt: Attempt, plan: Plan, due: float | None
@@ -135,15 +218,20 @@ class Settler:
         )
 
 
-def own_message(
-    number: int, recipient: str, content: bytes, eight_bit: bool, now: float, settings: Settings
-) -> Message:
-    """A message made by ourselves: null sender, expiry of null-sender mail."""
+def own_message(number: int, report: Report, now: float, settings: Settings) -> Message:
+    """A report as a message: null sender, expiry of null-sender mail."""
     from mailtui.address import parse_mailbox
 
-    mailbox = parse_mailbox(recipient.encode("utf-8", "surrogateescape"), utf8=True)
-    envelope = Envelope(sender="", arrived=now, size=len(content), protocol="", eight_bit=eight_bit, subject="")
+    mailbox = parse_mailbox(report.recipient.encode("utf-8", "surrogateescape"), utf8=True)
+    envelope = Envelope(
+        sender="",
+        arrived=now,
+        size=len(report.content),
+        eight_bit=report.eight_bit,
+        smtputf8=report.smtputf8,
+        utf8_header=report.smtputf8,  # its To names the recipient
+    )
     only = Recipient(
         1, mailbox.text, mailbox.destination, OURSELVES, due=now, expires=now + settings.retry.bounce_expire
     )
-    return Message(number, envelope, [only], content)
+    return Message(number, envelope, [only], report.content)

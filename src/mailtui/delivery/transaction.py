@@ -1,23 +1,21 @@
 """One mail transaction over an open session.
 
-Promises: with PIPELINING, MAIL, RCPTs and DATA go out in one write (RFC 2920); every recipient has a reply of its own;
-no octet of the message is sent unless a recipient was accepted; nothing but our own validated addresses reaches a
-command line.
+Promises: with PIPELINING, MAIL, RCPTs and DATA go out in one write (RFC 2920; with CHUNKING, MAIL and RCPTs); every
+recipient has a reply of its own; no octet of the message is sent unless a recipient was accepted; nothing but our own
+validated addresses reaches a command line.
 """
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from mailtui.delivery.client import COMMAND, DATA, FINAL_DOT, Session, SessionLost
+from mailtui.delivery import lmtp
+from mailtui.delivery.chunking import Chunks
+from mailtui.delivery.client import Session
+from mailtui.delivery.parameters import mail_command, rcpt_command
+from mailtui.delivery.replies import COMMAND, DATA, FINAL_DOT, SessionLost
 from mailtui.delivery.verdict import judge, judge_recipient, trouble
-from mailtui.model import Message, Outcome, Recipient, Verdict
-
-_CONTROL = re.compile(r"[\x00-\x20\x7f<>]")
-
-# A quoted local part may hold blanks and angle brackets (RFC 5321 section 4.1.2); controls never.
-_CONTROL_QUOTED = re.compile(r"[\x00-\x1f\x7f]")
+from mailtui.model import Message, Outcome, Recipient, Reply, Verdict
 
 
 @dataclass(slots=True)
@@ -40,20 +38,6 @@ class Result:
         return len(verdicts) == len(recipients) and all(v.outcome is Outcome.DELIVERED for v in verdicts.values())
 
 
-def unsendable(message: Message, recipients: Sequence[Recipient], extensions: dict[str, str]) -> Verdict | None:
-    """Why this server cannot be given this message as it is: no conversion is ever made (standards C1)."""
-    if message.envelope.eight_bit and "8bitmime" not in extensions:
-        return Verdict(
-            Outcome.BOUNCED, 554, "5.6.3", "the message has 8-bit content and no host of the next hop takes 8BITMIME",
-            rule="8bitmime",
-        )  # fmt: skip
-    if not (message.envelope.sender.isascii() and all(r.address.isascii() for r in recipients)):
-        return Verdict(
-            Outcome.BOUNCED, 553, "5.6.7", "a non-ASCII address and no SMTPUTF8 at the next hop", rule="smtputf8"
-        )
-    return None
-
-
 async def transact(
     session: Session, message: Message, recipients: Sequence[Recipient], pieces: Callable[[int], Iterator[bytes]]
 ) -> Result:
@@ -61,13 +45,15 @@ async def transact(
 
     `pieces` gives the octets of a spooled message; it is read in a thread."""
     result = Result()
-    pipelining = "pipelining" in session.extensions
+    pipelining, chunking = "pipelining" in session.extensions, session.chunking
     sending = sent_dot = answered = False
     try:
-        commands = [_mail(message, session.extensions)] + [_rcpt(r) for r in recipients]
+        extensions = session.extensions
+        commands = [mail_command(message, recipients, extensions)]
+        commands += [rcpt_command(r, message, extensions) for r in recipients]
         session.begin()
         if pipelining:
-            session.write(b"".join(commands) + b"DATA\r\n")
+            session.write(b"".join(commands) if chunking else b"".join(commands) + b"DATA\r\n")
         else:
             session.write(commands[0])
         accepted: list[Recipient] = []
@@ -91,11 +77,22 @@ async def transact(
                 accepted.append(recipient)
             else:
                 result.verdicts[recipient.ordinal] = refused or judge_recipient(reply, len(accepted))
-        if not pipelining:
+        if chunking or not pipelining:
             if not accepted:
                 await _reset(session)
                 return result
-            session.write(b"DATA\r\n")
+            if not chunking:
+                session.write(b"DATA\r\n")
+        if chunking:
+            chunks, refusal = Chunks(session, pipelining=pipelining), None
+            if message.body is not None:
+                chunks.send_body(message.body)
+            else:
+                refusal = await chunks.send(_in_thread(pieces(message.id)))
+            sent_dot = refusal is None
+            reply = refusal or await chunks.answer()
+            sent_dot = False
+            return await _chunked(session, result, accepted, reply)
         reply = session.ready() or await session.reply(DATA, "the reply to DATA")
         if reply.code == 421:
             return _closing(session, result, reply.enhanced, judge(reply))
@@ -107,7 +104,10 @@ async def transact(
                 session.close()
             return result
         if not accepted:
-            # The server wants data for nobody (RFC 2920 section 3.2): it gets none.
+            # The server wants data for nobody (RFC 2920 section 3.2): it gets none. In LMTP nobody would answer it.
+            if session.lmtp:
+                session.close()
+                return result
             session.write(b".\r\n")
             await session.reply(FINAL_DOT, "the reply to an empty message")
             return result
@@ -117,6 +117,9 @@ async def transact(
             sending = True
             await session.stream(_in_thread(pieces(message.id)))
         sent_dot = True
+        if session.lmtp:
+            closing = await lmtp.outcomes(session, accepted, result.verdicts)
+            return result if closing is None else _closing(session, result, closing.enhanced, judge(closing))
         reply = await session.reply(FINAL_DOT, "the reply to the message")
         if reply.code == 421:
             return _closing(session, result, reply.enhanced, judge(reply))
@@ -141,6 +144,25 @@ async def transact(
     return result
 
 
+async def _chunked(session: Session, result: Result, accepted: Sequence[Recipient], reply: Reply) -> Result:
+    """What the server's answer to a message in chunks means."""
+    if reply.code == 421:
+        return _closing(session, result, reply.enhanced, judge(reply))
+    if reply.code in (500, 502):
+        # It offers CHUNKING and does not know BDAT: it has read our octets as commands.
+        session.chunking_unknown = True
+        session.close()
+        text = f"{session.where} offers CHUNKING and answered BDAT with: {reply}; it gets DATA from now on"
+        result.ended = trouble(text, "4.5.0", "chunking")
+        return result
+    _everybody(result, accepted, judge(reply))
+    if reply.code // 100 in (4, 5):
+        await _reset(session)
+    elif reply.code // 100 != 2:
+        session.close()
+    return result
+
+
 async def _reset(session: Session) -> None:
     session.write(b"RSET\r\n")
     await session.reply(COMMAND, "the reply to RSET")
@@ -161,26 +183,6 @@ def _closing(session: Session, result: Result, enhanced: str, verdict: Verdict |
 
 def _out_of_step(what: str) -> Verdict:
     return trouble(f"unexpected reply to DATA: {what}", "4.5.0", "out-of-step")
-
-
-def _mail(message: Message, extensions: dict[str, str]) -> bytes:
-    command = b"MAIL FROM:<" + _address(message.envelope.sender) + b">"
-    if "size" in extensions:
-        command += b" SIZE=%d" % message.envelope.size
-    if message.envelope.eight_bit:
-        command += b" BODY=8BITMIME"
-    return command + b"\r\n"
-
-
-def _rcpt(recipient: Recipient) -> bytes:
-    return b"RCPT TO:<" + _address(recipient.address) + b">\r\n"
-
-
-def _address(address: str) -> bytes:
-    """An address as octets of a command. It was parsed when it was accepted; this is the net under that."""
-    if (_CONTROL_QUOTED if address.startswith('"') else _CONTROL).search(address):
-        raise SessionLost("an address with a control character is not sent")
-    return address.encode("ascii")
 
 
 async def _in_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:

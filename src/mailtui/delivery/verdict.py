@@ -15,6 +15,13 @@ _REMOTE_ID = re.compile(
     r"(?:queued as +|\bid[ =:]+|\bok:? +(?:id=)?(?=[A-Za-z_.-]*\d))<?([A-Za-z0-9_.-]{6,80})", re.IGNORECASE
 )
 
+# Of a reply this many characters are kept: four lines of RFC 5321 section 4.5.3.1.5. It is stored with each recipient,
+# and a server may send thousands of lines.
+MAX_SAID = 2048
+
+# The rule of a recipient that was one too many for its transaction.
+TOO_MANY = "too-many-recipients"
+
 
 def reply_of(code: int, text: str) -> Reply:
     """A Reply from what a server sent; lines of a multiline reply are joined by a blank, codes repeated on each go."""
@@ -24,7 +31,8 @@ def reply_of(code: int, text: str) -> Reply:
     if match and enhanced:
         prefix = match.group(0)
         lines = [line[len(prefix) :] if line.startswith(prefix) else line for line in lines]
-    return Reply(code, enhanced, " ".join(line.strip() for line in lines if line.strip()))
+    said = " ".join(line.strip() for line in lines if line.strip())
+    return Reply(code, enhanced, said if len(said) <= MAX_SAID else said[: MAX_SAID - 4] + " ...")
 
 
 def judge(reply: Reply, rule: str = "reply") -> Verdict:
@@ -36,9 +44,11 @@ def judge(reply: Reply, rule: str = "reply") -> Verdict:
 
 
 def judge_recipient(reply: Reply, accepted_before: int) -> Verdict:
-    """As `judge` for a RCPT; 552 after other recipients were taken means "too many" (RFC 5321 section 4.5.3.1.10)."""
-    if reply.code == 552 and accepted_before:
-        return Verdict(Outcome.DEFERRED, 552, "4.5.3", reply.text, remote=True, rule="too-many-recipients")
+    """As `judge` for a RCPT; 452 and 552 after other recipients were taken mean "too many": the rest may come in the
+    next transaction (RFC 5321 section 4.5.3.1.10)."""
+    if reply.code in (452, 552) and accepted_before:
+        enhanced = "4.5.3" if reply.code == 552 else reply.enhanced or "4.5.3"
+        return Verdict(Outcome.DEFERRED, reply.code, enhanced, reply.text, remote=True, rule=TOO_MANY)
     return judge(reply)
 
 

@@ -10,6 +10,9 @@ from mailtui.clock import rfc3339
 from mailtui.delivery.scheduler import Scheduler
 from mailtui.model import Control, Plan, Why
 
+# Of a reply, within the one sentence; the whole stands in the attempt.
+MAX_QUOTED = 300
+
 
 class Queued(Protocol):
     """What is asked of a queue row."""
@@ -75,8 +78,8 @@ def explain(row: Queued, scheduler: Scheduler, plan: Plan | None, now: float) ->
         )
     if hop is not None and hop.backing_off(now):
         failure = hop.last_failure
-        text = failure.reply if failure else "it could not be reached"
-        limiter = "dns" if failure and failure.rule == "dns" else "next-hop-backoff"
+        text = _short(failure.reply) if failure else "it could not be reached"
+        limiter = failure.rule if failure and failure.rule in ("dns", "tls-policy") else "next-hop-backoff"
         until = max(hop.backoff_until, row.due or 0.0)
         return why(
             limiter,
@@ -88,9 +91,14 @@ def explain(row: Queued, scheduler: Scheduler, plan: Plan | None, now: float) ->
         )
     if row.attempts and row.due is not None and row.due > now:
         said = _said(row)
-        limiter = "tls-policy" if row.last_enhanced == "4.7.5" else "retry-clock"
+        ours = row.last_enhanced == "4.7.5" or (row.last_enhanced == "4.7.4" and not row.last_code)
+        limiter = "tls-policy" if ours else "retry-clock"
         return why(limiter, f"waits for attempt {row.attempts + 1} on the retry schedule{said}", row.since,
                    "the retry schedule", row.due, "[retry] schedule")  # fmt: skip
+    if not row.attempts and row.due is not None and row.due > now:
+        return why(
+            "retry-clock", "put off until its time; not tried yet", row.since, "its time", row.due, "next attempt"
+        )
     if hop is not None and hop.rate is not None and hop.rate_until > now:
         return why(
             "rate", f"{key} may be given no more messages for now", None, "the rate", hop.rate_until, "[delivery] rate"
@@ -123,7 +131,12 @@ def _said(row: Queued) -> str:
     if not row.last_reply:
         return ""
     code = " ".join(part for part in (str(row.last_code) if row.last_code else "", row.last_enhanced) if part)
-    return f"; the last one ended with: {code} {row.last_reply}".rstrip()
+    return f"; the last one ended with: {code} {_short(row.last_reply)}".rstrip()
+
+
+def _short(reply: str) -> str:
+    """A reply within a sentence."""
+    return reply if len(reply) <= MAX_QUOTED else reply[: MAX_QUOTED - 4] + " ..."
 
 
 def _times(failures: int) -> str:

@@ -9,7 +9,7 @@ import asyncio
 import re
 from collections.abc import Callable
 
-from mailtui.intake.header import HeaderFacts, scan
+from mailtui.intake.header import HeaderFacts, Section, scan
 from mailtui.intake.terms import MemoryBudget, SpoolFile
 from mailtui.model import SmtpError
 
@@ -21,6 +21,8 @@ MEMORY_LIMIT = 256 << 10
 EARLY_LIMIT = 32 << 10
 # RFC 5321 section 4.5.3.1.6: 1000 octets with the CRLF.
 LINE_LIMIT = 1000
+# Standards R05. Real mail has a few KiB; the largest fields people see are lists of hundreds of recipients.
+HEADER_LIMIT = 1 << 20
 
 _ANY_LINE_END = re.compile(rb"\r\n|\r|\n")
 
@@ -91,7 +93,7 @@ class Body:
     """
 
     __slots__ = (
-        "_budget", "_normalize", "_open_line", "_pieces", "_size_limit",
+        "_budget", "_normalize", "_open_line", "_pieces", "_section", "_size_limit",
         "eight_bit", "facts", "memory", "refusal", "size", "spool",
     )  # fmt: skip
 
@@ -101,6 +103,7 @@ class Body:
         self._budget = budget
         self._pieces: list[bytes] = []
         self._open_line = 0
+        self._section: Section | None = None  # while the header section of a large message goes on
         self.memory = 0  # octets held here
         self.size = 0
         self.eight_bit = False
@@ -141,6 +144,10 @@ class Body:
     def must_spill(self) -> bool:
         return self.memory > MEMORY_LIMIT or (self.memory > EARLY_LIMIT and self._budget.exhausted)
 
+    def held(self) -> bytes:
+        """What is held in memory, to be looked at."""
+        return b"".join(self._pieces)
+
     def take(self) -> bytes:
         """What is held in memory; it is the caller's from now on."""
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
@@ -154,16 +161,30 @@ class Body:
         data = self.take()
         loop = asyncio.get_running_loop()
         try:
+            first = self.spool is None
             if self.spool is None:
                 self.facts = scan(data)
+                self._section = Section()
                 self.spool = await loop.run_in_executor(None, open_spool)
-                data = trace + data
-            await loop.run_in_executor(None, self.spool.write, data)
+            if self._section is not None:
+                self._look(self._section, data)
+                if self.refusal is not None:
+                    return
+            await loop.run_in_executor(None, self.spool.write, trace + data if first else data)
         except OSError as error:
             text = "Insufficient system storage, try again later"
             self._refuse(SmtpError(452, "4.3.1", text, "spool"))
             assert self.refusal is not None
             self.refusal.__cause__ = error
+
+    def _look(self, section: Section, data: bytes) -> None:
+        """Follow a header section that has not ended."""
+        section.feed(data)
+        if section.ended or section.size > HEADER_LIMIT:
+            self._section = None
+        if section.size > HEADER_LIMIT:
+            text = f"The header section is larger than {HEADER_LIMIT} octets"
+            self._refuse(SmtpError(552, "5.3.4", text, "header-size"))
 
     def _refuse(self, error: SmtpError) -> None:
         if self.refusal is None or error.rule == "message-size":

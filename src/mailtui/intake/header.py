@@ -5,6 +5,7 @@ relay must not refuse odd headers (RFC 5321 section 3.7.2). What it returns for 
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header
@@ -20,16 +21,45 @@ _TRACE = re.compile(rb"\r\n(?:received|via|x400-received|mail-from)[ \t]*:")
 _SUBJECT = re.compile(rb"\r\nsubject[ \t]*:")
 _MESSAGE_ID = re.compile(rb"\r\nmessage-id[ \t]*:")
 _END_OF_VALUE = re.compile(rb"\r\n(?![ \t])")
+# A whole line that is neither a field (RFC 5322 section 4.5: blanks may stand before the colon) nor its continuation.
+_NO_FIELD = re.compile(rb"\r\n(?![ \t]|[!-9;-~]+[ \t]*:)[^\r]*\r\n")
 _BLANKS = re.compile(r"[ \t\r\n]+")
+# Without a width or a meaning of their own: soft hyphen, zero-width space and joiners, word joiner, byte order mark.
+_JOINERS = frozenset("\xad\u200b\u200c\u200d\u2060\ufeff")
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderFacts:
-    """Subject and Message-ID as text of at most TEXT_LIMIT characters, "" if missing; the number of trace lines."""
+    """Subject and Message-ID as text of at most TEXT_LIMIT characters, "" if missing; the number of trace lines; and
+    whether all of the header section is ASCII."""
 
     subject: str
     message_id: str
     hops: int
+    ascii: bool = True
+
+
+class Section:
+    """Where a header section ends that comes in pieces: at the empty line, or at the first line that is no field."""
+
+    __slots__ = ("_tail", "ended", "size")
+
+    def __init__(self) -> None:
+        self._tail = b"\r\n"
+        self.ended = False
+        self.size = 0  # octets that are known to be of the header section
+
+    def feed(self, piece: bytes) -> None:
+        """The next octets, in lines that end with CRLF."""
+        data = self._tail + piece
+        match = _NO_FIELD.search(data)
+        if match is not None:
+            self.ended = True
+            self.size += match.start()
+            return
+        end = max(data.rfind(b"\r\n"), 0)
+        self._tail = data[end:]
+        self.size += end
 
 
 def scan(message: bytes) -> HeaderFacts:
@@ -47,6 +77,7 @@ def scan(message: bytes) -> HeaderFacts:
         _text(_value(header, lower, b"\r\nsubject:", _SUBJECT)),
         _text(_value(header, lower, b"\r\nmessage-id:", _MESSAGE_ID)),
         hops,
+        header.isascii(),
     )
 
 
@@ -72,7 +103,8 @@ def _value(header: bytes, lower: bytes, usual: bytes, any_form: re.Pattern[bytes
 
 
 def _text(raw: bytes) -> str:
-    """A raw value as text for people: encoded words decoded (RFC 2047), one line, nothing unprintable."""
+    """A raw value as text for people: encoded words decoded (RFC 2047), one line, nothing unprintable: a control
+    character shows as U+FFFD."""
     value = raw.strip()
     if not value:
         return ""
@@ -81,8 +113,15 @@ def _text(raw: bytes) -> str:
         text = _decode_words(text)
     if not text.isprintable():
         text = _BLANKS.sub(" ", text)
-        text = "".join(c for c in text if c.isprintable())
+        text = "".join(c if c.isprintable() else _shown(c) for c in text)
     return text[:TEXT_LIMIT].rstrip()
+
+
+def _shown(character: str) -> str:
+    """What stands for a character that is not printable."""
+    if character in _JOINERS:
+        return ""
+    return " " if unicodedata.category(character) == "Zs" else "\ufffd"
 
 
 def _decode_words(text: str) -> str:

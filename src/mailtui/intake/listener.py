@@ -7,20 +7,27 @@ everything as it was; after `drain` no message is taken that was not already on 
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import os
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mailtui.clock import Clock
+from mailtui.clock import Clock, rfc3339
 from mailtui.events import Events
+from mailtui.intake import inherited
 from mailtui.intake.access import AccessRules, Address
-from mailtui.intake.commands import ehlo_reply
+from mailtui.intake.accounts import Accounts
+from mailtui.intake.callout import Callout
+from mailtui.intake.door import Door
+from mailtui.intake.dovecot import dovecot
+from mailtui.intake.grants import Grants
+from mailtui.intake.limits import Limits, client_key
+from mailtui.intake.logins import Logins
+from mailtui.intake.mechanisms import BY_PASSWORD, MECHANISMS
 from mailtui.intake.received import DateCache
 from mailtui.intake.session import Session
 from mailtui.intake.terms import MemoryBudget, Queue, Terms, Timeouts
 from mailtui.model import Message, Reply, SmtpError
+from mailtui.tls.serving import Certificate
 
 if TYPE_CHECKING:
     from mailtui.settings import ListenerSettings, Settings
@@ -39,27 +46,6 @@ class ListenError(Exception):
     """A listener cannot be opened; the text says which, why, and what to do."""
 
 
-class Door:
-    """One listener: its settings and, once open, its server and the addresses it is bound to."""
-
-    __slots__ = ("address", "bound", "ehlo", "host", "name", "port", "role", "server", "tls")
-
-    def __init__(self, settings: "ListenerSettings") -> None:
-        self.name: str = settings.name
-        self.address: str = settings.address
-        self.host: str = settings.host
-        self.port: int = settings.port
-        self.role: str = settings.role
-        self.tls: str = settings.tls
-        self.ehlo = b""
-        self.server: asyncio.Server | None = None
-        self.bound: list[tuple[str, int]] = []
-
-    @property
-    def key(self) -> tuple[str, str, str, str]:
-        return (self.name, self.address, self.role, self.tls)
-
-
 class Intake:
     """The intake of a relay. `start`, then `drain`; `apply` after a reload."""
 
@@ -71,6 +57,7 @@ class Intake:
         queue: Queue,
         *,
         rules: AccessRules | None = None,
+        grants: Grants | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
         self.clock = clock
@@ -81,11 +68,18 @@ class Intake:
         self.terms = Terms.from_settings(settings)
         self.budget = MemoryBudget()
         self.dates = DateCache(clock)
-        self.sessions: set[Session] = set()
+        self.accounts = Accounts()
+        self.logins = Logins(clock)
+        self.dovecot = dovecot(settings.access.auth_socket, None)
+        self.grants = grants if grants is not None else Grants(clock)
+        self.callout = Callout(clock, events)
+        self.limits = Limits(clock, events, self.terms, self.budget, self.grants)
+        self.sessions = self.limits.sessions
         self._settings = settings
         self._doors: list[Door] = []
-        self._clients: Counter[int] = Counter()
+        self._certificates: dict[tuple[str, str, str], Certificate] = {}
         self._waiters: list[asyncio.Future[None]] = []
+        self.draining = False
         self._empty: asyncio.Future[None] | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -94,7 +88,7 @@ class Intake:
     async def start(self) -> None:
         """Open every listener. Raises ListenError, and then none is open."""
         await self._open(self._settings)
-        self._watch = asyncio.get_running_loop().create_task(self._watch_recipients())
+        self._watch = asyncio.get_running_loop().create_task(self._watch_files())
 
     async def apply(self, settings: "Settings", rules: AccessRules | None = None) -> None:
         """Take over a new configuration. Raises ListenError, and then the old one stays.
@@ -104,43 +98,79 @@ class Intake:
         rules = rules or AccessRules.from_settings(settings)
         await self._open(settings)
         self.rules, self.terms, self._settings = rules, Terms.from_settings(settings), settings
-        for door in self._doors:
-            door.ehlo = ehlo_reply(self.terms.hostname, self.terms.message_size)
+        self.dovecot = dovecot(settings.access.auth_socket, self.dovecot)
+        self.limits.terms = self.terms
 
     async def _open(self, settings: "Settings") -> None:
-        """Open the listeners that are new, then close those that are gone."""
-        kept = {door.key: door for door in self._doors}
+        """Open the listeners that are new, change those that stay, then close those that are gone."""
+        certificates = await self._read_certificates(settings)
+        kept = {_place(door.name, door.address): door for door in self._doors}
         doors: list[Door] = []
         opened: list[Door] = []
         try:
             for listener in settings.listener:
-                door = Door(listener)
-                known = kept.pop(door.key, None)
-                if known is None:
-                    door.ehlo = ehlo_reply(settings.hostname, settings.limits.message_size)
-                    await self._listen(door)
+                door = kept.pop(_place(listener.name, listener.address), None)
+                if door is None:
+                    door = Door(listener.address)
+                    self._furnish(door, listener, settings, certificates)
                     opened.append(door)
-                doors.append(known or door)
+                    await self._listen(door, listener)
+                doors.append(door)
         except ListenError:
             for door in opened:
-                _close(door)
+                door.close()
             raise
         for door in kept.values():
-            _close(door)
-        self._doors = doors
+            door.close()
+        for door, listener in zip(doors, settings.listener, strict=True):
+            self._furnish(door, listener, settings, certificates)
+        self._doors, self._certificates = doors, certificates
 
-    async def _listen(self, door: Door) -> None:
+    def _furnish(
+        self,
+        door: Door,
+        listener: "ListenerSettings",
+        settings: "Settings",
+        certificates: "dict[tuple[str, str, str], Certificate]",
+    ) -> None:
+        certificate = certificates[_files(listener)] if listener.tls != "none" else None
+        mechanisms = tuple(MECHANISMS) if not settings.access.auth_socket else BY_PASSWORD  # which Dovecot is asked by
+        door.take(listener, certificate, settings.hostname, settings.limits.message_size, mechanisms)
+
+    async def _read_certificates(self, settings: "Settings") -> "dict[tuple[str, str, str], Certificate]":
+        """The certificates of all listeners by their files; those known already are kept. Raises ListenError."""
+        found: dict[tuple[str, str, str], Certificate] = {}
+        for listener in settings.listener:
+            files = _files(listener)
+            if listener.tls == "none" or files in found:
+                continue
+            certificate = self._certificates.get(files) or Certificate(*files)
+            await asyncio.get_running_loop().run_in_executor(None, certificate.refresh, self.clock.now())
+            if certificate.error:
+                raise ListenError(f"listener {listener.name}: certificate: {certificate.error}")
+            found[files] = certificate
+        return found
+
+    async def _listen(self, door: Door, listener: "ListenerSettings") -> None:
         loop = asyncio.get_running_loop()
         prototype = Session(self, door, loop)
         try:
-            door.server = await loop.create_server(prototype.connection, door.host, door.port, backlog=BACKLOG)
+            if listener.inherited:
+                for sock in inherited.sockets(listener.inherited):
+                    door.servers.append(await loop.create_server(prototype.connection, sock=sock, backlog=BACKLOG))
+            else:
+                host, port = listener.host, listener.port
+                door.servers.append(await loop.create_server(prototype.connection, host, port, backlog=BACKLOG))
+        except inherited.NotInherited as error:
+            raise ListenError(f"listener {door.name}: {error}") from None
         except OSError as error:
             number = error.errno or 0
             reason = os.strerror(number) if number in errno.errorcode else str(error)
             raise ListenError(
                 f"listener {door.name}: cannot listen on {door.address}: {reason}; {_advice(number)}"
             ) from error
-        door.bound = [(name[0], name[1]) for name in (sock.getsockname() for sock in door.server.sockets)]
+        names = [sock.getsockname() for server in door.servers for sock in server.sockets]
+        door.bound = [(name[0], name[1]) for name in names]
 
     def listeners(self) -> list[dict[str, str]]:
         """The open listeners as `status` shows them."""
@@ -150,12 +180,17 @@ class Intake:
             for host, port in door.bound
         ]
 
+    def warnings(self) -> list[tuple[str, float]]:
+        """What is wrong with certificates, and since when."""
+        now = self.clock.now()
+        return [found for each in self._certificates.values() if (found := each.warning(now)) is not None]
+
     def addresses(self) -> Sequence[tuple[str, int]]:
         """Addresses and ports that we listen on."""
         return [bound for door in self._doors for bound in door.bound]
 
-    async def _watch_recipients(self) -> None:
-        """Keep the list of recipients like its file, off the loop."""
+    async def _watch_files(self) -> None:
+        """Keep the list of recipients and the certificates like their files, which are read off the loop."""
         loop = asyncio.get_running_loop()
         told = ""
         while True:
@@ -166,43 +201,50 @@ class Intake:
                     told = recipients.error
                     if told:
                         self.events.emit("recipients", level="warning", text=told)
+            for certificate in list(self._certificates.values()):
+                if await loop.run_in_executor(None, certificate.refresh, self.clock.now()):
+                    text = f"{certificate.file} was read again, good until {rfc3339(certificate.not_after)}"
+                    self.events.emit("certificate", text=text)
+                if news := certificate.news(self.clock.now()):
+                    self.events.emit("certificate", level="warning", text=news)
             await asyncio.sleep(CHECK_INTERVAL)
 
     # -- connections -------------------------------------------------------------------------------------------------
 
     def admit(self, session: Session) -> SmtpError | None:
         """Count a new connection, or say why it is too many."""
-        key = _client_key(session.address)
-        if len(self.sessions) >= self.terms.connections:
-            refusal = SmtpError(421, "4.7.0", f"{self.terms.hostname} Too many connections", "connections")
-        elif session.network is None and self._clients[key] >= self.terms.connections_per_client:
-            text = f"{self.terms.hostname} Too many connections from your address"
-            refusal = SmtpError(421, "4.7.0", text, "connections-per-client")
+        if self.draining:
+            refusal: SmtpError | None = SmtpError(
+                421, "4.3.2", f"{self.terms.hostname} Shutting down, try again later", "draining"
+            )
         else:
-            self.sessions.add(session)
-            self._clients[key] += 1
+            refusal = self.limits.admit(session)
+        if refusal is None:
             self.events.emit("connect", level="debug", client=session.client, listener=session.door.name)
-            return None
-        self._tell_refused(session, refusal.reply, refusal.rule, "", "")
+        else:
+            self._tell_refused(session, refusal.reply, refusal.rule, "", "")
+        return refusal
+
+    def readmit(self, session: Session) -> SmtpError | None:
+        """Count a connection whose client is another one now, or say why it is too many."""
+        refusal = self.limits.admit(session)
+        self.sessions.add(session)  # until it has gone
+        if refusal is not None:
+            self._tell_refused(session, refusal.reply, refusal.rule, "", "")
         return refusal
 
     def forget(self, session: Session) -> None:
         """A connection is gone."""
         if session not in self.sessions:
             return
-        self.sessions.discard(session)
-        key = _client_key(session.address)
-        self._clients[key] -= 1
-        if not self._clients[key]:
-            del self._clients[key]
+        self.limits.forget(session)
         self.events.emit("disconnect", level="debug", client=session.client, listener=session.door.name)
         if not self.sessions and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
 
     async def drain(self, seconds: float) -> None:
-        """Close the listeners, let transactions end within `seconds`, and then every session."""
-        for door in self._doors:
-            _close(door)
+        """Let transactions end within `seconds`, then close every session; whoever comes meanwhile is told 421."""
+        self.draining = True
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -210,12 +252,29 @@ class Intake:
         for session in list(self.sessions):
             session.drain()
         await self._until_empty(seconds)
+        for door in self._doors:
+            door.close()
         for session in list(self.sessions):
             if not session.committing:
                 session.hang_up(421, "4.3.2", "Shutting down, try again later")
         await self._until_empty(COMMIT_GRACE)
         for session in list(self.sessions):
             session.abort()
+        await self.callout.close()
+        self.logins.close()
+
+    @staticmethod
+    def client_key(address: Address | None) -> int:
+        """What counts as one client, as a number."""
+        return client_key(address)
+
+    async def dismiss(self, user: str) -> None:
+        """Close every session of an account; returns when nothing of them is on its way to disk any more."""
+        found = [session for session in self.sessions if session.user == user]
+        for session in found:
+            session.dismiss("4.7.0", "The account is not active any more")
+        while any(session.committing for session in found):
+            await self._woken()
 
     async def _until_empty(self, seconds: float) -> None:
         if self.sessions:
@@ -232,10 +291,13 @@ class Intake:
     async def room(self) -> None:
         """Wait until the writer has caught up; woken by every message that is kept."""
         while self.full:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            # What waits may be our own reports, whose end nobody tells us.
-            await asyncio.wait([waiter], timeout=CHECK_INTERVAL)
+            await self._woken()
+
+    async def _woken(self) -> None:
+        """Until a message was kept or refused, or for a second: what waits may be our own, whose end nobody tells."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await asyncio.wait([waiter], timeout=CHECK_INTERVAL)
 
     def wake(self) -> None:
         """Something was kept or refused: those who wait for room look again."""
@@ -251,10 +313,12 @@ class Intake:
             "accepted",
             id=message.id,
             client=envelope.client,
+            user=envelope.user,
             sender=envelope.sender or "<>",
             recipients=len(message.recipients),
             size=envelope.size,
             protocol=envelope.protocol,
+            tls=envelope.tls,
         )
 
     def refused(self, session: Session, reply: Reply, rule: str, sender: str, recipient: str, destination: str) -> None:
@@ -284,17 +348,14 @@ class Intake:
         )
 
 
-def _close(door: Door) -> None:
-    if door.server is not None:
-        door.server.close()
-        door.server = None
+def _files(listener: "ListenerSettings") -> tuple[str, str, str]:
+    """What makes two listeners show the same certificate in the same way."""
+    return listener.certificate, listener.key, listener.client_ca
 
 
-def _client_key(address: Address | None) -> int:
-    """What counts as one client: an IPv4 address, or the /64 of an IPv6 address, which one host may use at will."""
-    if isinstance(address, ipaddress.IPv6Address):
-        return -(int(address) >> 64) - 1
-    return int(address) if address is not None else 0
+def _place(name: str, address: str) -> tuple[str, str]:
+    """What makes two listeners one and the same: the address, or the name where the kernel chooses the port."""
+    return (name if address.endswith(":0") else "", address)
 
 
 def _endpoint(host: str, port: int) -> str:

@@ -1,12 +1,14 @@
-"""Our Received line: RFC 5321 section 4.4, with the `with` clauses of RFC 3848.
+"""Our Received line: RFC 5321 section 4.4, with the `with` clauses of RFC 3848 and of RFC 6531 section 4.3.
 
-Promises: one field in lines of under 78 octets (a word that is longer stands alone in its line), ASCII, ending in
-CRLF; nothing that a client says can end a comment, start another clause or another line.
+Promises: one field in lines of under 78 octets (a word that is longer stands alone in its line), ending in CRLF; ASCII
+but for the recipient of a transaction with SMTPUTF8; nothing that a client says can end a comment, start another clause
+or another line.
 """
 
 import re
 from email.utils import formatdate
 
+from mailtui.address import with_ascii_domain
 from mailtui.clock import Clock
 
 # RFC 5322 section 2.1.1 recommends 78 characters without the CRLF.
@@ -42,19 +44,39 @@ class DateCache:
         return self._text
 
 
-def opening(helo: str, client: str, client_name: str, hostname: str, protocol: str) -> bytes:
-    """The field up to `id `: the same for all messages of a session, so it is made once."""
+def esmtp(*, secure: bool, authenticated: bool) -> str:
+    """The `with` clause of a session that said EHLO: ESMTP, ESMTPS, ESMTPA or ESMTPSA (RFC 3848)."""
+    return "ESMTP" + "S" * secure + "A" * authenticated
+
+
+def utf8_protocol(protocol: str) -> str:
+    """The `with` clause of a transaction with SMTPUTF8: UTF8SMTP, UTF8SMTPS, UTF8SMTPSA ... (RFC 6531 section 4.3)."""
+    return "UTF8" + protocol.removeprefix("E")
+
+
+def opening(helo: str, client: str, client_name: str, hostname: str, protocol: str, tls: str = "") -> bytes:
+    """The field up to `id `: the same for all messages of a session, so it is made once.
+
+    `tls` is version and cipher suite with a blank between them ("TLSv1.3 TLS_AES_256_GCM_SHA384"), "" without TLS.
+    """
     name = f"{safe_word(client_name)} " if client_name else ""
     words = ["Received:", "from", safe_word(helo), f"({name}{address_literal(client)})"]
+    if tls:
+        version, _, cipher = tls.partition(" ")
+        words.append(f"(using {safe_word(version)} with cipher {safe_word(cipher)})")
     second = ["by", hostname, "with", protocol, "id"]
     return _fold(words, len("\t")) + b"\r\n\t" + _fold(second, len("\t") + len(" 0123456789ABC")) + b" "
 
 
 def closing(recipient: str, date: bytes) -> bytes:
-    """The field after the id: `for` only when there is one recipient to name (RFC 5321 section 7.2)."""
-    if not recipient or not recipient.isascii():
+    """The field after the id: `for` only when there is one recipient to name (RFC 5321 section 7.2).
+
+    A domain stands in A-labels, so that the line does not need SMTPUTF8 where the address does not."""
+    if not recipient:
         return b";\r\n\t" + date + b"\r\n"
-    clause = b"for <" + recipient.encode("ascii") + b">;"
+    if not recipient.isascii():
+        recipient = with_ascii_domain(recipient) or recipient
+    clause = b"for <" + recipient.encode() + b">;"
     between = b" " if len(clause) + len(date) + 2 <= LINE_LIMIT else b"\r\n\t"
     return b"\r\n\t" + clause + between + date + b"\r\n"
 

@@ -6,12 +6,15 @@ is not kept.
 """
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mailtui.ids import encode
 from mailtui.intake import received
+from mailtui.intake.access import trusted
 from mailtui.intake.data import END, Body, Decoder
 from mailtui.intake.header import HeaderFacts, scan
+from mailtui.intake.submission import missing_fields
 from mailtui.intake.transaction import Transaction
 from mailtui.model import Envelope, Message, SmtpError
 
@@ -30,7 +33,10 @@ def begin(session: "Session", transaction: Transaction) -> None:
 class Reception:
     """A message on its way in."""
 
-    __slots__ = ("_body", "_decoder", "_number", "_session", "_started", "_total", "_trace", "_transaction", "_word")
+    __slots__ = (
+        "_body", "_decoder", "_message_id", "_number", "_session", "_started", "_trace", "_transaction", "_word",
+        "total",
+    )  # fmt: skip
 
     def __init__(self, session: "Session", transaction: Transaction) -> None:
         intake = session.intake
@@ -40,11 +46,13 @@ class Reception:
         self._transaction = transaction
         self._number = intake.queue.next_id()
         self._word = encode(self._number).encode("ascii")
-        self._trace = session.opening + self._word + received.closing(only, intake.dates.text())
+        opening = transaction.opening or session.opening
+        self._trace = opening + self._word + received.closing(only, intake.dates.text())
         self._body = Body(intake.terms.message_size, intake.terms.normalize, intake.budget)
         self._decoder: Decoder | None = None
+        self._message_id = ""  # that we added
         self._started = session.loop.time()
-        self._total = 0
+        self.total = 0  # octets so far
 
     def receive(self, chunk: bytes) -> None:
         """The next octets from the client, at least one."""
@@ -62,7 +70,7 @@ class Reception:
             if done:
                 self._session.hand_back(decoder.rest)
             else:
-                self._total += len(chunk)
+                self.total += len(chunk)
                 self._expect_more()
         if body.must_spill or (done and body.spool is not None and body.memory):
             self._session.wait_for(self._spill(done))
@@ -71,15 +79,27 @@ class Reception:
 
     def _expect_more(self) -> None:
         """A block must come in time, and the whole at a certain pace."""
-        session, timeouts = self._session, self._session.intake.timeouts
-        slowest = self._started + timeouts.data_start + self._total / timeouts.data_rate
-        session.expect(min(timeouts.data_block, slowest - session.loop.time()))
+        self._session.expect_data(self._started, self.total)
+
+    async def _store(self, *, whole: bool) -> None:
+        """Move to disk what is in memory; `whole`: nothing more will come."""
+        queue, number = self._session.intake.queue, self._number
+        if self._body.spool is None and self._session.door.role == "submission":
+            self._complete(self._body.held(), whole=whole)
+        await self._body.spill(self._trace, lambda: queue.open_spool(number))
 
     async def _spill(self, done: bool) -> None:
-        queue, number = self._session.intake.queue, self._number
-        await self._body.spill(self._trace, lambda: queue.open_spool(number))
+        await self._store(whole=done)
         if done and not self._session.closing:  # lost connections go on: the dot was seen
             self._finish()
+
+    def _complete(self, beginning: bytes, *, whole: bool) -> None:
+        """Add what a submitted message lacks."""
+        intake = self._session.intake
+        lines, self._message_id = missing_fields(
+            beginning, self._word, intake.terms.hostname, intake.dates.text(), whole=whole
+        )
+        self._trace += lines
 
     def _finish(self) -> None:
         """The dot was seen: refuse the message, or give it to the queue and answer when it is kept."""
@@ -91,6 +111,8 @@ class Reception:
         if body.refusal is None and body.spool is None:
             content = body.take()
             facts = scan(content)
+            if session.door.role == "submission":
+                self._complete(content, whole=True)
             content = self._trace + content
         refusal = body.refusal or intake.queue.refusal() or _too_many_hops(facts, terms.hops)
         if refusal is not None or facts is None:
@@ -98,6 +120,8 @@ class Reception:
             body.abandon()
             self._refuse(refusal)
             return
+        if self._message_id:
+            facts = replace(facts, message_id=self._message_id)
         envelope = Envelope(
             transaction.text,
             intake.clock.now(),
@@ -107,7 +131,9 @@ class Reception:
             listener=session.door.name,
             protocol=session.protocol,
             eight_bit=body.eight_bit,
-            trusted=session.network is not None,
+            tls=session.tls,
+            user=session.user,
+            trusted=trusted(session.rules, transaction.question),
         )
         message = transaction.message(self._number, envelope, facts, terms, content)
         try:
@@ -126,6 +152,7 @@ class Reception:
         error: BaseException | None = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is None:
             session.errors = 0
+            session.since = session.loop.time()
             session.send(b"250 2.0.0 queued as " + self._word + b"\r\n")
             intake.accepted(message)
         elif isinstance(error, SmtpError):

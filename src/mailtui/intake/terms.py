@@ -8,6 +8,7 @@ from mailtui.model import Message, Reply, SmtpError
 
 if TYPE_CHECKING:
     from mailtui.settings import Settings
+    from mailtui.values import Rate
 
 
 class SpoolFile(Protocol):
@@ -55,6 +56,8 @@ class Terms:
     bounce_expire: float
     connections: int
     connections_per_client: int
+    client_rate: "Rate | None" = None
+    user_rate: "Rate | None" = None
 
     @classmethod
     def from_settings(cls, settings: "Settings") -> "Terms":
@@ -69,6 +72,8 @@ class Terms:
             bounce_expire=settings.retry.bounce_expire,
             connections=limits.connections,
             connections_per_client=limits.connections_per_client,
+            client_rate=limits.client_rate,
+            user_rate=limits.user_rate,
         )
 
 
@@ -86,6 +91,11 @@ class Timeouts:
     data_rate: float = 64.0
     # In all. Senders that keep connections open for longer than this open a new one.
     session: float = 4 * 3600.0
+    # A TLS handshake is two round trips. As a connection in its handshake can do nothing else yet, it is worth little
+    # of our patience: Postfix gives it 300 s, but a client that is still there after 30 is not one that sends mail.
+    handshake: float = 30.0
+    # After each error of a stranger that has made many: as Postfix's smtpd_error_sleep_time.
+    error_pause: float = 1.0
     # After our last word: until the client has read it and closed.
     linger: float = 5.0
 
@@ -104,3 +114,8 @@ class MemoryBudget:
     @property
     def exhausted(self) -> bool:
         return self.used > self.LIMIT
+
+    @property
+    def short(self) -> bool:
+        """So much is held, in spite of what goes to disk, that no further message is begun."""
+        return self.used > 2 * self.LIMIT

@@ -23,10 +23,10 @@ from mailtui.queue.tables import actions as sql
 from mailtui.queue.tables import messages
 from mailtui.queue.transaction import Transaction, message_of
 
-# Recipients in one call, at most. A bulk operation takes CHUNK of them at a time: it stands between two group commits,
-# and of a million 100 are written in some 30 ms (worst 80; 250 in 65, 1,000 in 390): nobody beside it should notice.
+# Recipients in one call, at most. A bulk operation takes CHUNK of them at a time: an acceptance waits for the whole
+# chunk before it, and of a million 25 are written and synced in 8 to 15 ms (100 in 15 to 35): nobody should notice.
 MOST = 1000
-CHUNK = 100
+CHUNK = 25
 
 HOW = {"bounce": messages.LEAVE_BOUNCE, "delete": messages.LEAVE_DELETE}
 
@@ -134,6 +134,8 @@ def act(tx: Transaction, action: Action, rids: Sequence[Rid], now: float) -> Act
         if change.state != row.state:
             tx.count(row.destination, State(row.state), row.slot * messages.SLOT, -1)
             tx.count(row.destination, State(change.state), row.slot * messages.SLOT, 1)
+            if State.LEAVING in (row.state, change.state):
+                tx.note_leaving(row.message)
         if change.due is not None:
             name = tx.domains.names[row.destination]
             acted.due[name] = min(change.due, acted.due.get(name, change.due))

@@ -7,12 +7,13 @@ is ours; claiming costs an index seek a submitter and a message, whatever the le
 import json
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from mailtui.model import Delays, Message, Outcome, Recipient, Settled, State, TlsFacts
 from mailtui.queue.tables import attempts, history, messages
-from mailtui.queue.transaction import Transaction, VoidClaim, message_of
+from mailtui.queue.transaction import Transaction, VoidClaim, add_counts, count_leaving, message_of
 
 # A claim looks at this many submitters at most: with more, each claim serves the next ones (the cursor goes on).
 MAX_SUBMITTERS = 32
@@ -71,14 +72,16 @@ def hold_without_body(conn: sqlite3.Connection, missing: set[int]) -> None:
     if not missing:
         return
     conn.execute("BEGIN IMMEDIATE")
+    changes: Counter[tuple[int, int, int]] = Counter()
     for number in missing:
         arrived = conn.execute(messages.SELECT_MESSAGE, (number,)).fetchone()[2]
         slot = int(arrived // messages.SLOT)
         for destination, state in conn.execute(messages.STATES_OF_MESSAGE, (number,)).fetchall():
-            for counted in (destination, messages.ALL):
-                conn.execute(messages.ADD_COUNTER, (counted, state, slot, -1))
-                conn.execute(messages.ADD_COUNTER, (counted, int(State.HELD), slot, 1))
+            changes[destination, state, slot] -= 1
+            changes[destination, int(State.HELD), slot] += 1
         conn.execute(messages.HOLD_WITHOUT_BODY, (number,))
+    add_counts(conn, changes)
+    count_leaving(conn, missing)
     conn.execute("COMMIT")
 
 
@@ -167,7 +170,7 @@ def _claim(tx: Transaction, owner: int, number: int, destination: str, picked: P
         body = None if spooled else tx.conn.execute(messages.SELECT_BODY, (message,)).fetchone()[0]
         size += 0 if spooled else row[3]
         recipients = [
-            _recipient(found, destination)
+            recipient_of(found, destination)
             for found in tx.conn.execute(messages.DUE_OF_MESSAGE, (message, number, now)).fetchall()
         ]
         tx.conn.executemany(messages.CLAIM_RECIPIENT, [(owner, message, r.ordinal) for r in recipients])
@@ -178,7 +181,8 @@ def _claim(tx: Transaction, owner: int, number: int, destination: str, picked: P
     return claimed
 
 
-def _recipient(row: tuple[object, ...], destination: str) -> Recipient:
+def recipient_of(row: tuple[object, ...], destination: str) -> Recipient:
+    """A recipient as read back from its row (the columns of DUE_OF_MESSAGE)."""
     (ordinal, state, due, expires, attempted, interruptions, warned, code, address, submitter, notify, orcpt, held_by,
      enhanced, reply, host, route) = row  # fmt: skip
     return Recipient(
@@ -248,7 +252,7 @@ def _keep(tx: Transaction, message: Message, s: Settled, owner: int, now: float,
         changed = tx.conn.execute(
             messages.DEFER_RECIPIENT,
             (s.due, r.attempts + 1, verdict.code, now, hop, s.route, verdict.enhanced, verdict.reply,
-             s.attempt.host, message.id, r.ordinal, owner),
+             s.attempt.host, s.warned, message.id, r.ordinal, owner),
         ).rowcount  # fmt: skip
         state = State.DEFERRED
     if not changed:

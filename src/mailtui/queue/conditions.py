@@ -19,16 +19,20 @@ class QueryError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A constant piece of SQL with `?` for its values, and whose columns it reads (RECIPIENTS, MESSAGES or BOTH)."""
+    """A constant piece of SQL with `?` for its values, and whose columns it reads (RECIPIENTS, MESSAGES or BOTH).
+
+    `columns` are those that it reads, where an index may have them all; None: others too.
+    """
 
     sql: str
     values: tuple[str | int | float, ...] = ()
     of: str = RECIPIENTS
+    columns: frozenset[str] | None = None
 
 
 TRUE = Condition("1")
 # Never true, but not a constant: with one, SQLite 3.40 finds "no query solution" for INDEXED BY a partial index.
-FALSE = Condition("message < 0")
+FALSE = Condition("message < 0", columns=frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,9 @@ class Domains:
         """Recipients whose destination (or hop, or sender's domain) is one of these."""
         like = "LIKE ? ESCAPE '\\')" if self.pattern else "= ?)"
         return Condition(
-            "".join((column, " IN (SELECT domains.id FROM domains WHERE domains.name ", like)), (self.text,)
+            "".join((column, " IN (SELECT domains.id FROM domains WHERE domains.name ", like)),
+            (self.text,),
+            columns=frozenset((column,)),
         )
 
 
@@ -66,7 +72,12 @@ def any_of(alternatives: tuple[Condition, ...], negated: bool) -> Condition:
     sql = " OR ".join(c.sql for c in alternatives)
     reads = {c.of for c in alternatives}
     values = tuple(v for c in alternatives for v in c.values)
-    return Condition(f"NOT ({sql})" if negated else f"({sql})", values, reads.pop() if len(reads) == 1 else BOTH)
+    columns: frozenset[str] | None = frozenset()
+    for c in alternatives:
+        columns = None if columns is None or c.columns is None else columns | c.columns
+    return Condition(
+        f"NOT ({sql})" if negated else f"({sql})", values, reads.pop() if len(reads) == 1 else BOTH, columns
+    )
 
 
 def shown(text: str) -> str:

@@ -2,9 +2,7 @@
 
 import json
 import sqlite3
-import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from mailtui.model import State
 from mailtui.queue.leads import filters, gather, short, states_of
@@ -12,10 +10,10 @@ from mailtui.queue.listing import look_up
 from mailtui.queue.paging import ORDERS, TABLE, ages, flat
 from mailtui.queue.query import Query
 from mailtui.queue.rows import Counts, Rid, Totals
-from mailtui.queue.tables.messages import BYTES, GET_META, MESSAGES
+from mailtui.queue.tables.messages import BYTES, GET_META, LEAVING_BYTES, LEAVING_MESSAGES, MESSAGES
 from mailtui.queue.windows import Pace, grouped
 
-EACH_STATE = "SELECT state, SUM(recipients) FROM counters WHERE destination = 0 GROUP BY state"
+EACH_STATE = "SELECT state, recipients FROM sums WHERE destination = 0"
 
 # Named recipients by state on disk, if they are still claimed. The parameter is JSON: [[message, ordinal], ...].
 STATES_OF = """
@@ -23,14 +21,6 @@ SELECT state, COUNT(*) FROM json_each(?) AS wanted
 CROSS JOIN recipients
   ON message = json_extract(wanted.value, '$[0]') AND ordinal = json_extract(wanted.value, '$[1]')
 WHERE claim <> 0 GROUP BY state
-"""
-
-# Messages of which nothing but leaving recipients is left.
-LEAVING_WHOLE = """
-SELECT COUNT(*), COALESCE(SUM(size), 0)
-FROM (SELECT DISTINCT message FROM recipients WHERE claim = 0 AND state = 3) AS leaving
-CROSS JOIN messages ON messages.id = leaving.message
-WHERE NOT EXISTS (SELECT 1 FROM recipients AS other WHERE other.message = leaving.message AND other.state <> 3)
 """
 
 EACH_MESSAGE = (
@@ -54,13 +44,12 @@ def count(
     destinations: Sequence[int] | None,
     claimed: Collection[Rid],
     active: frozenset[Rid],
-    whole: "LeavingWhole",
     pace: Pace,
 ) -> Counts:
     """How much matches; a message counts once, whether its matching recipients are parked or claimed."""
     if query.everything:
         states = _states(connection)
-        messages, octets = _present(connection, states, whole, exact=True)
+        messages, octets = _present(connection)
         return Counts(messages, sum(states.values()) - states[State.LEAVING], octets)
     states_asked = states_of(query)
     parked = query.rows is not None
@@ -69,7 +58,7 @@ def count(
     sizes = {message: size for message, _, size in found}
     if parked or not states_asked or destinations == []:
         return Counts(len(sizes), len(found), sum(sizes.values()))
-    stretches = short(connection, query, destinations, states_asked)
+    stretches, _ = short(connection, query, destinations, states_asked)
     if stretches is not None:
         once = {(message, ordinal): size for message, ordinal, size in found}
         for leg in gather(query, stretches, destinations, states_asked, ORDERS["size"], False, None, -1):
@@ -103,10 +92,10 @@ def _parked_of(
     return [row[0] for row in connection.execute(sql, (json.dumps(list(messages)), *flat(pieces))).fetchall()]
 
 
-def totals(connection: sqlite3.Connection, active: frozenset[Rid], whole: "LeavingWhole") -> Totals:
+def totals(connection: sqlite3.Connection, active: frozenset[Rid]) -> Totals:
     """The queue in figures. Active recipients are `queued` or `deferred` on disk and count as `active` here."""
     states = _states(connection)
-    messages, octets = _present(connection, states, whole, exact=False)
+    messages, octets = _present(connection)
     recipients = sum(states.values()) - states[State.LEAVING]
     busy = 0
     for state, number in connection.execute(STATES_OF, (json.dumps(sorted(active)),)).fetchall():
@@ -138,31 +127,9 @@ def _states(connection: sqlite3.Connection) -> dict[State, int]:
     return counts
 
 
-@dataclass(slots=True)
-class LeavingWhole:
-    """What LEAVING_WHOLE said last: while 50,000 are leaving, the database is asked only now and then."""
-
-    recipients: int = -1  # leaving, when it was asked
-    until: float = 0.0
-    messages: int = 0
-    octets: int = 0
-
-    def ask(self, connection: sqlite3.Connection, recipients: int, *, exact: bool) -> None:
-        """Asked anew when the number of leaving recipients has changed; unless `exact`, a twentieth of the time."""
-        begun = time.monotonic()
-        if recipients == self.recipients or (not exact and begun < self.until):
-            return
-        self.messages, self.octets = connection.execute(LEAVING_WHOLE).fetchone()
-        self.recipients = recipients
-        self.until = begun + 20 * (time.monotonic() - begun)
-
-
-def _present(
-    connection: sqlite3.Connection, states: dict[State, int], whole: LeavingWhole, *, exact: bool
-) -> tuple[int, int]:
+def _present(connection: sqlite3.Connection) -> tuple[int, int]:
     """(messages, octets) of which something is not leaving."""
-    messages, octets = meta(connection, MESSAGES), meta(connection, BYTES)
-    if states[State.LEAVING]:
-        whole.ask(connection, states[State.LEAVING], exact=exact)
-        messages, octets = messages - whole.messages, octets - whole.octets
-    return messages, octets
+    return (
+        meta(connection, MESSAGES) - meta(connection, LEAVING_MESSAGES),
+        meta(connection, BYTES) - meta(connection, LEAVING_BYTES),
+    )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mailtui.queue.tables import actions, attempts, controls, history, journal, listing, messages
+from mailtui.queue.tables import accounts, actions, attempts, controls, history, journal, listing, messages
 
 # "mtui": tells file(1), and us, whose database this is.
 APPLICATION_ID = 0x6D747569
@@ -20,7 +20,8 @@ APPLICATION_ID = 0x6D747569
 PAGE_SIZE = 4096
 
 # The WAL is copied back when it has this many pages (16 MiB): larger makes a checkpoint's stall longer, smaller makes
-# it write hot pages more often.
+# it write hot pages more often. The writer's own connection does it, and no other: before SQLite 3.51.3 a checkpoint
+# beside a writer can corrupt the database (the "WAL-reset" bug).
 CHECKPOINT_PAGES = 4000
 
 # Somebody else's lock on the database is waited for this long when it is opened, in seconds.
@@ -123,7 +124,7 @@ def _check_owner(conn: sqlite3.Connection, path: Path) -> None:
 
 
 def _first_schema(conn: sqlite3.Connection) -> None:
-    tables = (messages, listing, attempts, history, journal, actions, controls)
+    tables = (messages, listing, attempts, history, journal, actions, controls, accounts)
     for table in tables:
         for statement in _statements(table.SCHEMA):
             conn.execute(statement)

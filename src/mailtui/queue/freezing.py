@@ -173,7 +173,7 @@ def _runs(
     if parked or not states or destinations == []:
         yield named
         return
-    stretches = short(connection, query, destinations, states)
+    stretches, _ = short(connection, query, destinations, states, order.column)
     if stretches is not None:
         once = {_rid(row): row for row in named}
         for leg in gather(query, stretches, destinations, states, order, False, None, -1):

@@ -12,8 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from mailtui.model import State
-from mailtui.queue.leads import by_destination, by_state, filters, gather, short, states_of, stretches_of
-from mailtui.queue.paging import ORDERS, TIMED, Leg, Order, Piece, Position, by_arrival, by_due, cursor, flat
+from mailtui.queue.leads import (
+    LONG,
+    RARE,
+    by_destination,
+    by_state,
+    covers,
+    filters,
+    gather,
+    short,
+    states_of,
+    stretches_of,
+)
+from mailtui.queue.paging import ORDERS, TIMED, Leg, Order, Piece, Position, ages, by_arrival, by_due, cursor, flat, leg
 from mailtui.queue.query import MOST_DESTINATIONS, Query
 from mailtui.queue.rows import Rid, Row, rows_of, state_name
 from mailtui.queue.terms import PRESENT
@@ -43,8 +54,13 @@ SELECT id, name FROM present CROSS JOIN domains ON id = place
 """
 
 
-# Rows that a page in the order of due times may pass over: 35 ms. What is rarer is found by a scan sooner.
+# Rows that a page in the order of due times may pass over: 35 ms. What is rarer is found by a scan sooner. Where the
+# index holds all that is asked for, nothing needs to be looked up and any number may be passed over (0.1 s a million).
 PASSED_OVER = 10_000
+
+
+# Rows that are looked at in the order of arrival, in the hope to fill a page, before all that matches is gathered.
+PROBED = 6000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +109,14 @@ def _parked(connection: sqlite3.Connection, ask: Listing) -> Iterator[Iterable[F
         return
     made = _in_order(connection, ask)
     if made is None:
-        stretches = short(connection, query, destinations, states)
+        covered = order.name == "next_attempt" and covers("parked_by_due", query, destinations)
+        stretches, rows = short(connection, query, destinations, states, order.column, RARE if covered else LONG)
+        if stretches is not None and order.name == "arrived" and rows > PROBED:
+            # The page may well be full before all of them are looked at.
+            found = _scan(connection, ask, PROBED)
+            if found is not None:
+                yield found
+                return
         if stretches is not None:
             made = gather(query, stretches, destinations, states, order, ask.reverse, ask.start, ask.limit)
     if made is None and order.name == "next_attempt":
@@ -102,10 +125,25 @@ def _parked(connection: sqlite3.Connection, ask: Listing) -> Iterator[Iterable[F
             yield found
             return
     if made is not None:
-        for leg in made:
-            yield connection.execute(leg.sql, leg.values).fetchall()
+        for one in made:
+            yield connection.execute(one.sql, one.values).fetchall()
     else:
-        yield scan(connection, query, destinations, states, order, ask.reverse, ask.start, ask.limit, ask.pace)
+        yield _scan(connection, ask) or []
+
+
+def _scan(connection: sqlite3.Connection, ask: Listing, most: int | None = None) -> list[Found] | None:
+    return scan(
+        connection,
+        ask.query,
+        ask.destinations,
+        ask.states,
+        ask.order,
+        ask.reverse,
+        ask.start,
+        ask.limit,
+        ask.pace,
+        most,
+    )
 
 
 def _in_order(connection: sqlite3.Connection, ask: Listing) -> list[Leg] | None:
@@ -156,6 +194,15 @@ def _passing_over(connection: sqlite3.Connection, ask: Listing) -> list[Found] |
             here = untimed if ask.start.value is None else timed
             parts = [part for part in parts if part is here]  # the page begins in the last stretch
     found: list[Found] = []
+    if covers("parked_by_due", ask.query, ask.destinations):
+        where = [*filters(ask.query, ask.destinations, ask.states), *ages(ask.query)]
+        for part in parts:
+            tail = f" ORDER BY {_DUE[ask.reverse]} LIMIT ?"
+            made = leg(ask.order, "recipients INDEXED BY parked_by_due", [*part[1:], *where], tail, ask.limit)
+            found += connection.execute(made.sql, made.values).fetchall()
+            if len(found) >= ask.limit:
+                break
+        return found[: ask.limit]
     for where in parts:
         found += _soonest(connection, ask, where, ask.limit - len(found))
         if len(found) == ask.limit:
@@ -218,7 +265,7 @@ def _by_destination(connection: sqlite3.Connection, ask: Listing) -> Iterator[Fo
             elif (name < ask.start.value) != ask.reverse:
                 continue
         legs = by_arrival(ask.query, by_destination([id], ask.states), (), ask.reverse, at, ask.limit)
-        runs = [connection.execute(leg.sql, leg.values).fetchall() for leg in legs]
+        runs = [connection.execute(one.sql, one.values).fetchall() for one in legs]
         for _, message, ordinal in heapq.merge(*runs, key=lambda found: arrived.key(*found), reverse=ask.reverse):
             yield name, message, ordinal
 

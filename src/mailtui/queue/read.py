@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from mailtui import ids
 from mailtui.queue import counting, freezing, past, shape
@@ -49,15 +49,10 @@ from mailtui.queue.windows import Progress
 # How often the deadline is looked at, in instructions of SQLite's machine: about every 0.2 ms.
 CHECK_EVERY = 10_000
 
-# How old an answer may be that is told twice, in multiples of the time it took (1 ms: 20 ms; 0.2 s: 4 s).
-RECENT = 20
-
 # A header section beyond this is nobody's, and nobody wants to see it whole.
 HEADER_LIMIT = 1 << 20
 
 ORPHANS = "SELECT message, ordinal FROM recipients WHERE claim <> 0"
-
-T = TypeVar("T")
 
 # Inside the class `list` is the method.
 Page = list[Row]
@@ -67,6 +62,7 @@ Rids = list[Rid]
 Found = list[Row | None]
 Shape = list[ShapeRow]
 Places = list[Place]
+Names = list[str]
 
 
 class QueryTimeout(Exception):
@@ -103,10 +99,8 @@ class Reader:
         self._connection.set_progress_handler(self._late, CHECK_EVERY)
         self._monotonic = monotonic
         self._deadline = deadline
-        self._leaving = counting.LeavingWhole()
         self._until: float | None = None
         self._interrupted = False
-        self._computed: dict[str, tuple[float, Any]] = {}
 
     def close(self) -> None:
         self._connection.close()
@@ -164,9 +158,7 @@ class Reader:
         """How much matches. The whole queue is known at once; anything else is counted through an index or a scan."""
         with self._snapshot():
             destinations = destinations_of(self._connection, query)
-            return counting.count(
-                self._connection, query, destinations, claimed, active, self._leaving, self._pace(progress)
-            )
+            return counting.count(self._connection, query, destinations, claimed, active, self._pace(progress))
 
     def freeze(
         self,
@@ -193,17 +185,23 @@ class Reader:
             destinations = destinations_of(self._connection, query)
             return freezing.matching(self._connection, query, rids, destinations, active)
 
-    def shape(self, by: str, now: float, progress: Progress | None = None) -> Shape:
-        """Recipients by age, the fullest key first. QueryError for an unknown key.
+    def shape(self, by: str, now: float, limit: int = 0, progress: Progress | None = None) -> Shape:
+        """Recipients by age, the fullest key first; `limit` 0 means all keys. QueryError for an unknown key.
 
-        By dest and domain from the counters, true to five minutes; by sender and reply by a scan of what is parked.
+        By dest and domain from the counters, true to five minutes, a page of it at once; by sender and reply by a scan
+        of what is parked.
         """
         if by not in KEYS:
             raise QueryError(f"unknown key {by!r}; known: {' '.join(KEYS)}")
         with self._snapshot():
             if by in ("dest", "domain"):
-                return self._recent(by, lambda: shape.by_counters(self._connection, by, now))
-            return shape.by_scan(self._connection, by, now, self._pace(progress))
+                return shape.by_counters(self._connection, by, now, limit)
+            return shape.by_scan(self._connection, by, now, limit, self._pace(progress))
+
+    def fullest(self, limit: int) -> Names:
+        """The names of the fullest destinations."""
+        with self._snapshot():
+            return shape.fullest(self._connection, limit)
 
     def destinations(
         self,
@@ -215,11 +213,7 @@ class Reader:
     ) -> Places:
         """The fullest destinations, or those of `names` that have recipients, from the counters."""
         with self._snapshot():
-            if names is not None:
-                found = shape.sums(self._connection, names)
-            else:
-                found = self._recent("sums", lambda: shape.sums(self._connection, None))
-            return shape.destinations(self._connection, found, limit, claimed, active)
+            return shape.destinations(self._connection, names, limit, claimed, active)
 
     def hops(
         self,
@@ -236,7 +230,7 @@ class Reader:
     def totals(self, active: frozenset[Rid] = frozenset()) -> Totals:
         """The queue in figures, for `status`; what is leaving counts in `leaving` only."""
         with self._snapshot():
-            return counting.totals(self._connection, active, self._leaving)
+            return counting.totals(self._connection, active)
 
     def orphans(self) -> Rids:
         """Recipients that a relay which did not stop cleanly has left claimed: pass them as `claimed`.
@@ -339,21 +333,6 @@ class Reader:
                     self._connection.execute("ROLLBACK")
                 except sqlite3.OperationalError:  # an interrupt that came late has stopped it
                     self._connection.execute("ROLLBACK")
-
-    def _recent(self, what: str, compute: Callable[[], T]) -> T:
-        """What was computed a moment ago, or computed now.
-
-        Counters are many where a long queue has many destinations and ages: 0.2 s. Who asks again and again may be
-        told what was true up to RECENT times as long ago as the answer took: so it costs a few percent of the time.
-        """
-        began = self._monotonic()
-        held = self._computed.get(what)
-        if held is not None and began < held[0]:
-            return cast("T", held[1])
-        value = compute()
-        ended = self._monotonic()
-        self._computed[what] = (ended + RECENT * (ended - began), value)
-        return value
 
     def _pace(self, progress: Progress | None) -> Callable[[int], None]:
         """What a scan calls between two windows: the moment ends, another one begins."""

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 from mailtui.clock import Clock
 from mailtui.ids import IdSource
-from mailtui.model import Claimed, Control, Message, Outcome, Recipient, Reply, Settled, SmtpError
-from mailtui.queue import actions, claims, operations
+from mailtui.model import Account, Claimed, Control, Message, Outcome, Recipient, Reply, Settled, SmtpError
+from mailtui.queue import accounts, actions, claims, operations, warning
 from mailtui.queue.actions import Acted, Action, Leaving
 from mailtui.queue.backup import write_backup
 from mailtui.queue.database import LOCK_PATIENCE, PAGE_SIZE, StoreError, open_writer, take_lock
@@ -28,7 +28,7 @@ from mailtui.queue.operations import Operation, Order, Rid
 from mailtui.queue.read import Reader
 from mailtui.queue.spool import Spool, SpoolFile
 from mailtui.queue.tables import controls, history, journal, messages
-from mailtui.queue.transaction import Transaction, VoidClaim
+from mailtui.queue.transaction import Transaction, VoidClaim, drop_zero_counters
 from mailtui.queue.writer import Job, Writer, housekeeping
 
 T = TypeVar("T")
@@ -106,6 +106,10 @@ class Store:
             self.interrupted_operations = operations.recover(conn, self.clock.now())
             self.missing_bodies = self.spool.reconcile({row[0] for row in conn.execute(messages.SPOOLED_IDS)})
             claims.hold_without_body(conn, self.missing_bodies)
+            self.accounts = accounts.accounts(conn)
+            for account in self.accounts:
+                if account.quarantined is not None:  # by somebody, while no relay ran, or just before one was killed
+                    accounts.hold_mail(conn, account.name, self.clock.now())
             self.heads = claims.heads(conn)
             self.controls = [
                 (kind, Control(name, since, until, reason, who, json.loads(value), version))
@@ -318,6 +322,52 @@ class Store:
         now = self.clock.now()
         return self.writer.call(lambda tx: claims.claim_expired(tx, self.owner, destination, count, now))
 
+    def claim_unwarned(
+        self, destination: str, cursor: warning.Cursor, before: float, wanted: warning.Wanted
+    ) -> asyncio.Future[warning.Unwarned]:
+        """Claim the next message for a destination that waits since `before` (wall time) and whose sender is `wanted`
+        to be told; one bounded step (queue/warning.py)."""
+        return self.writer.call(lambda tx: warning.claim_unwarned(tx, self.owner, destination, cursor, before, wanted))
+
+    def claim_waiting(self, number: int, before: float, wanted: warning.Wanted) -> asyncio.Future[Message | None]:
+        """The same for one message that is known."""
+        return self.writer.call(lambda tx: warning.claim_waiting(tx, self.owner, number, before, wanted))
+
+    def warn(
+        self,
+        message: Message,
+        warned: Sequence[Recipient],
+        others: Sequence[Recipient],
+        reports: Iterable[Message],
+        done: Callable[[], None],
+    ) -> None:
+        """Give claimed recipients back untried, some of them marked as warned, and put in the reports of that: one
+        transaction. `done` is called on the loop after the commit."""
+        reports = list(reports)
+        for report in reports:
+            report.claimed = self.admit(report)
+        owner = self.owner
+        marked = [(r.due, message.id, r.ordinal, owner) for r in warned]
+        parked = [(r.due, message.id, r.ordinal, owner) for r in others]
+
+        def work(tx: Transaction) -> None:
+            for report in reports:
+                tx.add_message(report, owner)
+            tx.conn.executemany(messages.PARK_RECIPIENT, parked)
+            if marked and tx.conn.executemany(messages.PARK_WARNED, marked).rowcount < len(marked):
+                raise VoidClaim(f"a delay notice for {message.envelope.sender} names a claim that is not its own")
+
+        def finished(result: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self._failed(error)
+                return
+            for report in reports:
+                self.committed(report)
+            done()
+
+        size = sum(len(r.body or b"") for r in reports)
+        self.writer.submit(Job(work, finished, size, keep=True, patient=True))
+
     def journal(self, event: str, *, who: str = "mailtui", command: str = "", text: str = "", reason: str = "") -> None:
         """Write a line of the journal; nobody waits for it."""
         row = (self.clock.now(), event, who, command, "", None, reason, text)
@@ -329,6 +379,18 @@ class Store:
         """Do it to parked recipients, at most 1,000 a call; one commit."""
         now = self.clock.now()
         return self.writer.call(lambda tx: actions.act(tx, action, rids, now))
+
+    async def turn(self) -> None:
+        """Until the mail that waits for the writer now is on disk, by itself: between two pieces of work for whom
+        nobody hurries."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(result: Any, error: BaseException | None) -> None:
+            if not future.done():
+                future.set_result(None)  # whatever became of it: the next piece of work will say
+
+        self.writer.submit(Job(_nothing, done, light=True))
+        await future
 
     def claim_leaving(self, count: int) -> asyncio.Future[list[Leaving]]:
         """Claim about `count` recipients whose grace is over."""
@@ -377,6 +439,13 @@ class Store:
     def unset_control(self, kind: str, name: str) -> asyncio.Future[None]:
         return self.writer.call(lambda tx: tx.conn.execute(controls.UNSET, (kind, name)) and None)
 
+    def set_account(self, account: Account) -> asyncio.Future[None]:
+        """Remember an account, or what it is from now on."""
+        return self.writer.call(lambda tx: accounts.put(tx.conn, account))
+
+    def unset_account(self, name: str) -> asyncio.Future[None]:
+        return self.writer.call(lambda tx: accounts.remove(tx.conn, name))
+
     # -- reading -----------------------------------------------------------------------------------------------------
 
     async def read(self, work: Callable[[Reader], T]) -> T:
@@ -419,7 +488,12 @@ class Store:
             if error is None:
                 self._free_pages = result
 
+        def dropped(more: Any, error: BaseException | None) -> None:
+            if more is not None and error is None:
+                self.writer.submit(Job(partial(drop_zero_counters, after=more), dropped))
+
         self.writer.submit(Job(work, pruned))
+        self.writer.submit(Job(partial(drop_zero_counters, after=-1), dropped))
         self.writer.submit(Job(housekeeping, done))
 
     def _reserve(self, keep: bool) -> None:
@@ -443,6 +517,10 @@ class Store:
             self._reserved = error.errno not in (errno.ENOSPC, errno.EDQUOT)
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)  # half a reserve would take the last room from the queue
+
+
+def _nothing(tx: Transaction) -> None:
+    """For who only waits for a turn."""
 
 
 def _ignore(result: Any, error: BaseException | None) -> None:

@@ -222,7 +222,7 @@ def _from(draft: Draft, use: Use) -> None:
             conditions.append(TRUE)
             past.append(TRUE)
         elif sender == "<>":
-            conditions.append(Condition("sender_hash = 0 AND sender_domain = 0"))
+            conditions.append(Condition("sender_domain = 0", columns=frozenset(("sender_domain",))))
             past.append(Condition("sender = ''", of=MESSAGES))
             leads.append(Lead("sender"))
             keys.append(0)
@@ -239,14 +239,15 @@ def _from(draft: Draft, use: Use) -> None:
             if not domain.isascii() or "*" in domain or (local not in ("", "*") and not sender.isascii()):
                 conditions += spelled
             elif local in ("", "*"):
-                conditions.append(Condition("sender_domain = ?", (sender_domain("@" + domain),)))
+                own = frozenset(("sender_domain",))
+                conditions.append(Condition("sender_domain = ?", (sender_domain("@" + domain),), columns=own))
                 leads.append(Lead("senders", domain.lower()))
             else:
                 conditions += spelled
                 if "*" not in local:
                     keys.append(fingerprint(sender))
                     leads.append(Lead("sender", domain.lower(), keys[-1]))
-    if len(keys) == len(use.values) and not use.negated:
+    if any(keys) and len(keys) == len(use.values) and not use.negated:
         draft.conditions.append(Condition(f"+sender_hash IN ({','.join('?' * len(keys))})", tuple(keys)))
     draft.require(conditions, use.negated, past=past, leads=leads if len(leads) == len(use.values) else ())
 
@@ -301,10 +302,12 @@ def _due(draft: Draft, use: Use) -> None:
     later = use.operator == ">"
     moment = draft.now + (min(seconds) if later else max(seconds))
     if use.negated:
-        draft.require([Condition(f"(due IS NULL OR due {'<=' if later else '>='} ?)", (moment,))], False)
+        sql = f"(due IS NULL OR due {'<=' if later else '>='} ?)"
+        draft.require([Condition(sql, (moment,), columns=frozenset(("due",)))], False)
     else:
         lead = Lead("due_after" if later else "due_before", value=moment)
-        draft.require([Condition("due > ?" if later else "due < ?", (moment,))], False, leads=[lead])
+        condition = Condition("due > ?" if later else "due < ?", (moment,), columns=frozenset(("due",)))
+        draft.require([condition], False, leads=[lead])
 
 
 def _size(draft: Draft, use: Use) -> None:
@@ -415,6 +418,7 @@ TERMS = {
         Term("host", ":", "host:mx1.example.com", _text_of("last_host")),
         Term("route", ":", "route:smtp*", _text_of("route"), past=False),
         Term("user", ":", "user:ann", _text_of("user", MESSAGES), past=False),
+        Term("heldby", ":", "heldby:ann", _text_of("held_by"), past=False),
         Term("client", ":", "client:192.0.2.*", _text_of("client", MESSAGES), past=False),
         Term("listener", ":", "listener:submission", _text_of("listener", MESSAGES), past=False),
         Term("id", ":", "id:" + ids.encode(0), _id),

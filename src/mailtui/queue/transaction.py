@@ -6,7 +6,7 @@ count. Used by the writer only, one batch at a time.
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -17,6 +17,11 @@ Row = tuple[Any, ...]
 
 # The submitter of what has none: claims go round the submitters "after" the last one served, from "" on.
 NOBODY = "-"
+
+# Counters that are looked at in one step, to find those that came to nothing: a millisecond.
+COUNTERS_STEP = 10_000
+
+LAST_DESTINATION = 2**62
 
 
 class Domains:
@@ -63,6 +68,7 @@ class Transaction:
         self._gone_bodies: list[int] = []
         self._maybe_gone: list[tuple[int, int, Callable[[], None] | None]] = []
         self._counters: dict[tuple[int, int, int], int] = {}
+        self._leaving: set[int] = set()  # messages that may leave as a whole now, or no longer
         self._message_count = 0
         self._bytes = 0
         self._last_id = 0
@@ -75,6 +81,7 @@ class Transaction:
         flags = (
             (messages.EIGHT_BIT if e.eight_bit else 0)
             | (messages.SMTPUTF8 if e.smtputf8 else 0)
+            | (messages.UTF8_HEADER if e.utf8_header else 0)
             | (messages.REQUIRETLS if e.requiretls else 0)
             | (messages.TRUSTED if e.trusted else 0)
             | (messages.SPOOLED if message.body is None else 0)
@@ -109,6 +116,8 @@ class Transaction:
     def remove(self, message: int, r: Recipient, owner: int, arrived: float) -> None:
         """Take a claimed recipient out of the queue."""
         self._gone_recipients.setdefault(owner, []).append((message, r.ordinal))
+        if r.state is State.LEAVING:
+            self._leaving.add(message)
         self.count(self.domains.id(r.destination), r.state, arrived, -1)
 
     def remove_message(self, message: int, size: int, *, whole: bool, unlink: Callable[[], None] | None) -> None:
@@ -136,6 +145,10 @@ class Transaction:
         key = (destination, int(state), int(arrived // messages.SLOT))
         self._counters[key] = self._counters.get(key, 0) + change
 
+    def note_leaving(self, message: int) -> None:
+        """A recipient of this message is leaving now, or no longer."""
+        self._leaving.add(message)
+
     # -- what the writer calls ---------------------------------------------------------------------------------------
 
     def flush(self) -> None:
@@ -155,21 +168,54 @@ class Transaction:
             if self._gone_bodies:
                 run(messages.DELETE_BODIES, (json.dumps(self._gone_bodies),))
         for number, size, unlink in self._maybe_gone:
-            left = run(messages.HAS_RECIPIENTS, (number,)).fetchone()
+            left = run(messages.STATE_LEFT, (number,)).fetchone()
+            if left is not None and left[0] == State.LEAVING:
+                self._leaving.add(number)
             if left is None and run(messages.DELETE_MESSAGE, (number,)).rowcount:
                 self._message_count -= 1
                 self._bytes -= size
                 run(messages.DELETE_BODY, (number,))
                 if unlink is not None:
                     self.after.append(unlink)
-        for (_, state, slot), change in list(self._counters.items()):
-            key = (messages.ALL, state, slot)
-            self._counters[key] = self._counters.get(key, 0) + change
-        changed = [(*key, change) for key, change in self._counters.items() if change]
-        if changed:
-            run(messages.ADD_COUNTERS, (json.dumps(changed),))
+        add_counts(self.conn, self._counters)
+        if self._leaving:
+            count_leaving(self.conn, self._leaving)
         if self._messages or self._message_count or self._bytes:
             run(messages.COUNT_BATCH, (self._last_id, self._message_count, self._bytes))
+
+
+def add_counts(conn: sqlite3.Connection, changes: Mapping[tuple[int, int, int], int]) -> None:
+    """Add to the counters (destination, state, slot), and to the sums of destinations and of the whole queue."""
+    changed = [(*key, change) for key, change in changes.items() if change]
+    if not changed:
+        return
+    conn.execute(messages.ADD_COUNTERS, (json.dumps(changed),))
+    sums: dict[tuple[int, int], int] = {}
+    for destination, state, _, change in changed:
+        for place in (destination, messages.ALL):
+            sums[place, state] = sums.get((place, state), 0) + change
+    conn.execute(messages.ADD_SUMS, (json.dumps([(*key, change) for key, change in sums.items() if change]),))
+
+
+def count_leaving(conn: sqlite3.Connection, numbers: Iterable[int]) -> None:
+    """Find out which of these messages leave as a whole, and keep the totals of such."""
+    wanted = json.dumps(sorted(numbers))
+    gone = [row[0] for row in conn.execute(messages.DROP_LEAVING_WHOLE, (wanted,)).fetchall()]
+    come = [row[0] for row in conn.execute(messages.ADD_LEAVING_WHOLE, (wanted,)).fetchall()]
+    if gone or come:
+        conn.execute(messages.ADD_META, (messages.LEAVING_MESSAGES, len(come) - len(gone)))
+        conn.execute(messages.ADD_META, (messages.LEAVING_BYTES, sum(come) - sum(gone)))
+
+
+def drop_zero_counters(tx: Transaction, after: int) -> int | None:
+    """One step: drop counters of the destinations after this one that came to nothing, and their sums.
+
+    Where the next step goes on; None if this was the last."""
+    found = tx.conn.execute(messages.NEXT_COUNTERS, (after, COUNTERS_STEP)).fetchone()
+    last = found[0] if found else LAST_DESTINATION
+    for sql in (messages.DROP_ZERO_COUNTERS, messages.DROP_ZERO_SUMS):
+        tx.conn.execute(sql, (after, last))
+    return last if found else None
 
 
 # Rows of one INSERT: a statement for every number up to this, so that the usual batch takes one statement a table.
@@ -217,6 +263,7 @@ def message_of(row: Row, recipients: list[Recipient], body: bytes | None) -> Mes
         message_id=row[13],
         eight_bit=bool(flags & messages.EIGHT_BIT),
         smtputf8=bool(flags & messages.SMTPUTF8),
+        utf8_header=bool(flags & messages.UTF8_HEADER),
         requiretls=bool(flags & messages.REQUIRETLS),
         trusted=bool(flags & messages.TRUSTED),
         ret=row[14],

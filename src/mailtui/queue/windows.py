@@ -80,8 +80,11 @@ def scan(
     start: Position | None,
     limit: int,
     pace: Pace,
-) -> list[Found]:
-    """The first `limit` parked rows that match, in order, after `start`."""
+    most: int | None = None,
+) -> list[Found] | None:
+    """The first `limit` parked rows that match, in order, after `start`.
+
+    `most`: look at about so many recipients; None if that was not enough (by arrival only)."""
     where = filters(query, destinations, states)
     low, high = query.low, query.high
     by_arrival = order.name == "arrived"
@@ -95,7 +98,16 @@ def scan(
     def key(found: Found) -> Any:
         return order.key(*found)
 
-    for first, last in windows(connection, low, high, pace, rising=by_arrival and reverse):
+    looked = 0
+
+    def counting(rows: int) -> None:
+        nonlocal looked
+        looked += rows
+        pace(rows)
+
+    for first, last in windows(connection, low, high, counting, rising=by_arrival and reverse):
+        if most is not None and looked >= most:
+            return None
         pieces: list[Piece] = [*_between(source, first, last), *where]
         wanted = limit
         if by_arrival:

@@ -353,8 +353,7 @@ class Writer:
 
 
 def housekeeping(tx: Transaction) -> int:
-    """Now and then: counters that came to nothing, pages that became free. Returns the octets on free pages."""
-    tx.conn.execute(messages.DROP_ZERO_COUNTERS)
+    """Now and then: pages that became free. Returns the octets on free pages."""
     tx.conn.execute("PRAGMA incremental_vacuum(256)").fetchall()
     free: int = tx.conn.execute("PRAGMA freelist_count").fetchone()[0]
     return free * PAGE_SIZE

@@ -24,10 +24,10 @@ import asyncio
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mailtui.clock import Clock
-from mailtui.model import Plan, PlannedHost, TlsPolicy
+from mailtui.model import Plan, PlannedHost
 from mailtui.routing.addresses import Network, Ourselves, arrange, refusal
 from mailtui.routing.plan import endpoint, site
 from mailtui.routing.resolver import Answer, Resolver, Status
@@ -60,7 +60,6 @@ class Rules:
     ourselves: Ourselves
     allowed: Sequence[Network]
     named: bool = False  # an operator named this way, so it may lead to private places
-    tls: TlsPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +139,8 @@ def literal_plan(clock: Clock, destination: str, rules: Rules) -> Plan:
     sifted = _sift([(0, address)], [HostAddresses((address,))], rules)
     hop, until = endpoint(address, rules.port), good_until(clock, math.inf)
     if sifted.usable:
-        return Plan(destination, hop, "deliver", "none", sifted.hosts, reason="an address: no DNS", good_until=until)
+        hosts = tuple(replace(host, domain=destination) for host in sifted.hosts)
+        return Plan(destination, hop, "deliver", "none", hosts, reason="an address: no DNS", good_until=until)
     code, enhanced, reason = 554, "5.4.6", f"mail for {destination} loops back to ourselves"
     if not sifted.own:
         code, enhanced, reason = 550, "5.4.4", sifted.lost[0]
@@ -232,9 +232,9 @@ def _sift(candidates: Sequence[tuple[int, str]], found: Sequence[HostAddresses],
         lost += [(name, why) for why in dict.fromkeys(refused) if why]
         addresses = tuple(address for index, address in enumerate(host.addresses) if not refused or not refused[index])
         if addresses:
-            hosts.append(PlannedHost(preference, name, addresses, rules.port, tls=rules.tls))
+            hosts.append(PlannedHost(preference, name, addresses, rules.port))
         elif host.temporary:
-            hosts.append(PlannedHost(preference, name, (), rules.port, host.error, True, rules.tls))
+            hosts.append(PlannedHost(preference, name, (), rules.port, host.error, True))
         elif host.error:
             lost.append((name, host.error))
     return _Sifted(
@@ -283,7 +283,7 @@ def _conclude(
         hop,
         outcome,
         via,
-        sifted.hosts,
+        tuple(replace(host, domain=domain) for host in sifted.hosts),
         code,
         enhanced,
         reason,

@@ -30,9 +30,9 @@ def _preference(host: PlannedHost) -> int:
     return host.preference
 
 
-def endpoint(host: str, port: int) -> str:
-    """`[host]:port`: the next hop that is one given host."""
-    return f"[{host}]:{port}"
+def endpoint(host: str, port: int, scheme: str = "smtp") -> str:
+    """`[host]:port`: the next hop that is one given host; with the scheme in front if it is not SMTP."""
+    return f"[{host}]:{port}" if scheme == "smtp" else f"{scheme}://[{host}]:{port}"
 
 
 def site(names: Iterable[str], port: int, usual_port: int) -> str:
@@ -49,7 +49,8 @@ def site(names: Iterable[str], port: int, usual_port: int) -> str:
 
 
 def plan_json(plan: Plan, default: TlsPolicy | None = None) -> dict[str, Any]:
-    """The plan as `mailtui mx --json` prints it (contract.md `mx`), and `route`, each host's `port` and `error`.
+    """The plan as `mailtui mx --json` prints it (contract.md `mx`), and `route`; each host's `port`, `scheme`, `auth`,
+    `source` and `error`.
 
     `default`: the TLS policy of hosts that have none of their own. `tlsa` and `sts` are null: nothing of the kind is
     looked up.
@@ -76,6 +77,9 @@ def _host_json(host: PlannedHost, tls: TlsPolicy | None) -> dict[str, Any]:
         "name": host.name,
         "addresses": list(host.addresses),
         "port": host.port,
+        "scheme": host.scheme,
+        "auth": host.auth or None,
+        "source": host.source or None,
         "tls": {"level": tls.level, "source": tls.source, "why": tls.why} if tls else None,
         "tlsa": None,
         "error": host.error or None,

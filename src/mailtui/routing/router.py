@@ -5,20 +5,18 @@ Promises: `cached` does no I/O and costs microseconds; `plan` never raises for D
 """
 
 import asyncio
-import ipaddress
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mailtui.clock import Clock
-from mailtui.model import Plan, PlannedHost, TlsPolicy
+from mailtui.model import Plan, PlannedHost
 from mailtui.routing.addresses import Ourselves, arrange
 from mailtui.routing.hosts import HOSTS_FILE, HostsFile
 from mailtui.routing.mx import (
     FAILED_GOOD,
     MAX_ADDRESSES,
-    MAX_GOOD,
     HostAddresses,
     Rules,
     good_until,
@@ -33,11 +31,13 @@ from mailtui.routing.routes import (
     Route,
     RouteRow,
     RouteTable,
+    is_address,
     parse_match,
     parse_target,
     route_of,
     unsupported,
 )
+from mailtui.routing.ways import combine, dress, told_apart
 from mailtui.settings import Settings
 
 __all__ = ["Router", "order", "plan_json"]
@@ -83,6 +83,7 @@ class Router:
         self._smarthost = None
         if delivery.smarthost:
             self._smarthost = Route("", parse_target(delivery.smarthost), "smarthost", delivery.smarthost_auth)
+        self._apart = told_apart([*self._table.routes, *([self._smarthost] if self._smarthost else [])])
         own_names = [settings.hostname, *delivery.own_names]
         self._rules = Rules(
             delivery.port,
@@ -91,6 +92,7 @@ class Router:
             Ourselves(own_names, delivery.own_addresses, self._listeners),
             tuple(delivery.allow_networks),
         )
+        self._tls_default = settings.tls.default
         self.forget()
 
     def cached(self, address: str, destination: str, sender: str, target: str = "") -> Plan | None:
@@ -154,11 +156,13 @@ class Router:
         way = self._ways.get(route)
         if way is not None and self._clock.monotonic() < way[1]:
             return replace(way[0], domain=destination)
-        hops = route.target.hops
-        if any(hop.mx or not _is_address(hop.host) for hop in hops):
+        if any(hop.mx or not (hop.path or is_address(hop.host)) for hop in route.target.hops):
             return None
-        groups = [[self._given(hop, HostAddresses((hop.host,)), route) for hop in g] for g in route.target.groups]
-        return replace(self._keep_way(route, _combine(groups, route, self._clock)), domain=destination)
+        groups = [
+            [self._given(hop, HostAddresses((hop.path or hop.host,)), route) for hop in group]
+            for group in route.target.groups
+        ]
+        return replace(self._keep_way(route, combine(groups, route, self._clock, self._apart)), domain=destination)
 
     def _keep_way(self, route: Route, way: Plan) -> Plan:
         self._ways[route] = (way, self._end(way))
@@ -182,7 +186,7 @@ class Router:
         if target.action in ("hold", "discard"):
             word = "held" if target.action == "hold" else "discarded"
             return fixed(target.action, 0, "", f"{word} by {route.label}")
-        why = unsupported(target, auth=route.auth, source=route.source)
+        why = unsupported(target, auth=route.auth, source=route.source, tls=route.tls)
         return fixed("defer", 451, "4.3.5", f"{route.label}: {why}") if why else None
 
     async def _by_route(self, route: Route, destination: str) -> Plan:
@@ -193,29 +197,30 @@ class Router:
                 for group in route.target.groups
             )
         )
-        plan = _combine(groups, route, self._clock)
-        if all(hop.host for hop in route.target.hops):
+        plan = combine(groups, route, self._clock, self._apart)
+        if all(hop.host or hop.path for hop in route.target.hops):
             self._keep_way(route, plan)
         return replace(plan, domain=destination)
 
     async def _by_hop(self, hop: Hop, route: Route, destination: str) -> Plan:
         if not hop.mx:
             return self._given(hop, await self._look_up(hop.host), route)
-        rules = replace(self._rules, tls=_tls(route))
         if not hop.host:
             if destination.startswith("["):
-                return replace(literal_plan(self._clock, destination, rules), route=route.match)
-            return replace(await mx_plan(self._resolver, self._clock, destination, rules), route=route.match)
-        rules = replace(rules, port=hop.port or rules.port, named=True)
+                plan = literal_plan(self._clock, destination, self._rules)
+            else:
+                plan = await mx_plan(self._resolver, self._clock, destination, self._rules)
+            return self._dressed(replace(plan, route=route.match), hop, route)
+        rules = replace(self._rules, port=hop.port or self._rules.port, named=True)
         plan = await mx_plan(self._resolver, self._clock, hop.host, rules)
         plan = replace(plan, via=route.via, route=route.match)
         if plan.outcome == "deliver":
-            return replace(plan, reason=f"{route.label}: {plan.reason}")
+            return self._dressed(replace(plan, reason=f"{route.label}: {plan.reason}"), hop, route)
         return self._broken(plan, route, "4.4.6" if plan.enhanced == "5.4.6" else "4.4.4")
 
     async def _look_up(self, host: str) -> HostAddresses:
         """A name in brackets: the hosts file, then the DNS."""
-        if _is_address(host):
+        if is_address(host):
             return HostAddresses((host,))
         addresses = self._hosts_file.find(host)
         if addresses:
@@ -226,18 +231,28 @@ class Router:
     def _given(self, hop: Hop, found: HostAddresses, route: Route) -> Plan:
         """The plan of one host that an operator gave. Private places are his to name; our own listener is a loop."""
         port = hop.port or self._rules.port
-        own = [address for address in found.addresses if self._rules.ourselves.is_listener(address, port)]
+        where = str(hop) if hop.path else endpoint(hop.host, port, hop.scheme)
+        own = [a for a in found.addresses if not hop.path and self._rules.ourselves.is_listener(a, port)]
         addresses = tuple(address for address in found.addresses if address not in own)
-        host = PlannedHost(0, hop.host, addresses, port, found.error, bool(found.error), _tls(route))
+        # A Unix socket: its path stands for the address, and it is this machine.
+        host = PlannedHost(0, hop.host or "localhost", addresses, port, found.error, bool(found.error), path=hop.path)
+        host = replace(host, domain=host.name)
         until = good_until(self._clock, found.expires)
-        plan = Plan("", endpoint(hop.host, port), "deliver", route.via, (host,), reason=route.label, route=route.match)
+        plan = Plan("", where, "deliver", route.via, (host,), reason=route.label, route=route.match)
         if addresses:
-            return replace(plan, good_until=until)
+            return self._dressed(replace(plan, good_until=until), hop, route)
         if own:
-            why = f"{endpoint(hop.host, port)} is ourselves"
+            why = f"{where} is ourselves"
             plan = replace(plan, hosts=(), reason=why, dropped=((hop.host, why),))
             return self._broken(plan, route, "4.4.6")
         return self._broken(replace(plan, reason=found.error), route, "4.4.3" if found.temporary else "4.4.4")
+
+    def _dressed(self, plan: Plan, hop: Hop, route: Route) -> Plan:
+        """The plan with the row's options on its hosts; broken if they exclude all of them."""
+        plan = dress(plan, hop, route, self._tls_default)
+        if plan.outcome == "deliver" and not plan.hosts:
+            return self._broken(replace(plan, reason=plan.dropped[-1][1]), route, "4.4.4")
+        return plan
 
     def _broken(self, plan: Plan, route: Route, enhanced: str) -> Plan:
         """A way of the operator's that leads nowhere now: mail waits until he has mended it, or until it expires."""
@@ -249,54 +264,3 @@ class Router:
             reason=f"{route.label}: {plan.reason}",
             good_until=self._clock.now() + FAILED_GOOD,
         )
-
-
-def _combine(groups: Sequence[Sequence[Plan]], route: Route, clock: Clock) -> Plan:
-    """One plan of several: groups after one another, the plans of a group side by side, each by its own preferences."""
-    plans = [plan for group in groups for plan in group]
-    if len(plans) == 1:
-        return plans[0]
-    for plan, hop in zip(groups[0], route.target.groups[0], strict=True):
-        if plan.outcome == "bounce" and not hop.host:
-            return plan  # the domain's own word is asked for first, and it is final
-    hosts: list[PlannedHost] = []
-    for group in groups:
-        base = hosts[-1].preference + 1 if hosts else 0
-        ranked: list[PlannedHost] = []
-        for plan in group:
-            ranks = {number: rank for rank, number in enumerate(sorted({host.preference for host in plan.hosts}))}
-            ranked += [replace(host, preference=base + ranks[host.preference]) for host in plan.hosts]
-        hosts += sorted(ranked, key=lambda host: host.preference)
-    named = (",".join(sorted(plan.next_hop for plan in group if plan.next_hop)) for group in groups)
-    whole = replace(
-        plans[0],
-        next_hop="|".join(filter(None, named)),
-        outcome="deliver",
-        via=route.via,
-        hosts=tuple(hosts),
-        code=0,
-        enhanced="",
-        reason=route.label,
-        dnssec="indeterminate",
-        dropped=tuple(drop for plan in plans for drop in plan.dropped),
-        good_until=min([clock.now() + MAX_GOOD, *(plan.good_until for plan in plans)]),
-    )
-    if any(host.addresses for host in hosts):
-        return whole
-    reasons = "; ".join(dict.fromkeys(plan.reason for plan in plans))
-    return replace(whole, outcome="defer", code=451, enhanced="4.4.4", reason=reasons)
-
-
-def _tls(route: Route) -> TlsPolicy | None:
-    """The level that a route asks for; None leaves it to the default."""
-    if route.tls in ("", "auto"):
-        return None
-    return TlsPolicy(route.tls, "route", f"{route.label} says tls={route.tls}")
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -40,6 +40,13 @@ class Hop:
     mx: bool = False
     path: str = ""  # of lmtp:unix:PATH
 
+    @property
+    def loopback(self) -> bool:
+        """It cannot be but on this machine, by its name alone: what the DNS says of a name is no proof."""
+        if self.path or self.host == "localhost" or self.host.endswith(".localhost"):
+            return not self.mx
+        return not self.mx and is_address(self.host) and ipaddress.ip_address(self.host).is_loopback
+
     def __str__(self) -> str:
         if self.path:
             return f"lmtp:unix:{self.path}"
@@ -91,6 +98,12 @@ class Route:
     auth: str = ""
     tls: str = ""
     source: str = ""
+
+    @property
+    def options(self) -> str:
+        """What tells its next hop from one to the same hosts without options: ";auth=ann;tls=verify", or ""."""
+        named = (("auth", self.auth), ("tls", "" if self.tls == "auto" else self.tls), ("source", self.source))
+        return "".join(f";{name}={value}" for name, value in named if value)
 
     @property
     def label(self) -> str:
@@ -183,7 +196,7 @@ def _parse_hop(text: str, whole: str) -> Hop:
     if scheme == "lmtp":
         raise wrong("has no brackets, expected lmtp://[host]:port")
     domain, colon, port = rest.partition(":")
-    if _is_address(domain) or ":" in port:
+    if is_address(domain) or ":" in port:
         raise wrong(f"has an address without brackets, expected {scheme}://[address]:port")
     try:
         domain = destination_of(domain)
@@ -212,7 +225,7 @@ class _Wrong(Protocol):
 def _host(text: str, wrong: _Wrong) -> str:
     """A host name (lower-case A-label) or an address in canonical form, from within brackets."""
     address = text[5:] if text.lower().startswith("ipv6:") else text
-    if "%" not in address and _is_address(address):
+    if "%" not in address and is_address(address):
         return str(ipaddress.ip_address(address))
     name = text.removesuffix(".").lower()
     if not name.isascii():
@@ -233,7 +246,8 @@ def _port(text: str | None, scheme: str, wrong: _Wrong) -> int:
     return int(text)
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether it is an IP address, without brackets."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -246,17 +260,48 @@ def _shown(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def unsupported(target: Target, *, auth: str = "", source: str = "") -> str | None:
-    """Why this version cannot deliver by `target` with these options; None if it can."""
+# Levels that this version carries out, weakest first (contract.md "TLS levels"); "auto" leaves it to the default.
+_STRENGTH = {"none": 0, "may": 1, "encrypt": 2, "verify": 3}
+PUBLISHED_LEVELS = ("dane", "dane-only", "mta-sts")
+
+
+def unsupported(target: Target, *, auth: str = "", source: str = "", tls: str = "") -> str | None:
+    """Why mail cannot go by `target` with these options; None if it can. One sentence, for people."""
+    if tls in PUBLISHED_LEVELS:
+        return f"tls={tls} is not supported by this version, expected none, may, encrypt, verify or auto"
+    if source and not is_address(source):
+        return f"source={_shown(source)} is no IP address, expected one such as 192.0.2.1"
     for hop in target.hops:
-        if hop.scheme != "smtp":
-            what = "implicit TLS (smtps)" if hop.scheme == "smtps" else "LMTP"
-            return f"{what} is not supported by this version, expected smtp://"
-    if auth:
-        return "auth= is not supported by this version"
-    if source:
-        return "source= is not supported by this version"
+        if hop.path and (tls in ("encrypt", "verify") or auth or source):
+            option = f"auth={_shown(auth)}" if auth else f"source={source}" if source else f"tls={tls}"
+            return f"{option} means nothing on a Unix socket, expected {hop} without it"
+        if hop.scheme == "smtps" and tls == "none":
+            return f"{hop} is TLS from the start and tls=none forbids it, expected smtp:// or another level"
+        if auth and not hop.host:
+            return (
+                f"auth={_shown(auth)} would give the password to whatever hosts the DNS names, expected smtp://[host]"
+            )
+        if auth and tls in _STRENGTH and _STRENGTH[tls] < _STRENGTH[least_level(hop, auth)]:
+            least = least_level(hop, auth)
+            return f"tls={tls} is too weak for auth={_shown(auth)}: a password goes to {hop} only with tls={least}"
+        if source and is_address(hop.host) and (":" in hop.host) != (":" in source):
+            return f"source={source} and {hop} are not of the same IP version"
+    if auth and not re.fullmatch(r"[^\s\x00-\x20\x7f]{1,255}", auth):
+        return f'auth="{_shown(auth)}" is no user name of the secrets file, expected 1 to 255 characters without blanks'
     return None
+
+
+def least_level(hop: Hop, auth: str) -> str:
+    """The weakest TLS level of mail to a next hop: a password needs a verified host (on loopback, where there is no
+    name to verify, an encrypted one); implicit TLS is always encrypted."""
+    if auth:
+        return "encrypt" if hop.loopback else "verify"
+    return "encrypt" if hop.scheme == "smtps" else "none"
+
+
+def stronger(one: str, other: str) -> str:
+    """The stronger of two levels; one that only what is published can tell counts as `may`."""
+    return max(one, other, key=lambda level: _STRENGTH.get(level, 1))
 
 
 # Matches

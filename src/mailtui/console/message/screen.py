@@ -16,7 +16,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 
-from mailtui.console import words
+from mailtui.console import copying, words
+from mailtui.console.copying import Copy
+from mailtui.console.export import Scope
 from mailtui.console.message.facts import Facts
 from mailtui.console.message.paper import Paper
 from mailtui.console.panes.frozen import FrozenSet
@@ -24,7 +26,7 @@ from mailtui.console.present import Line
 from mailtui.console.present.attempts import attempt_lines, dialogue_lines, tls_lines
 from mailtui.console.present.content import body_lines, header_lines, hex_lines, raw_lines
 from mailtui.console.present.rows import WIDE
-from mailtui.console.present.text import paragraph, shorten, title
+from mailtui.console.present.text import paragraph, plain, shorten, title
 from mailtui.console.present.trace import slow_title, trace_lines
 from mailtui.console.present.why import why_and_attempts, why_lines
 from mailtui.console.widgets.frame import BottomLine, FooterKeys, StatusLine
@@ -49,6 +51,9 @@ LEFT, RIGHT = ("why", "attempts", "headers"), ("trace", "tls", "body")
 
 # How often the reason is read again while it is looked at, in seconds.
 RENEW = 5.0
+
+# Cells of a line of the trace that is copied.
+TAKEN = 100
 
 # Ways to look at the body, in the order in which `B` goes through them.
 LOOKS = ("text", "raw", "hex")
@@ -86,6 +91,8 @@ class MessageScreen(Screen[tuple[FrozenSet, int] | None]):
         Binding("i", "defer", show=False),
         Binding("o", "hold", show=False),
         Binding("x", "dispose", show=False),
+        Binding("y", "copy", show=False),
+        Binding("e", "export", show=False),
     ]
 
     def __init__(self, id: str, ids: Sequence[str] | None = None, *, tab: str = "why",
@@ -382,3 +389,20 @@ class MessageScreen(Screen[tuple[FrozenSet, int] | None]):
         rows = self.facts.message.get("recipients", ()) if self.facts is not None else ()
         mine = [row for row in rows if row.get("rid") == self.message_id] or rows
         self.console.hold_or_release({str(row.get("state")) for row in mine}, **self.selection())
+
+    def action_copy(self) -> None:
+        """What the recipient has, and what the tab says; the trace at a width of its own, for a mail or a ticket."""
+        facts, copies = self.facts, copying.of_row(row) if (row := self.here()) else []
+        if facts is not None and self.tab == "trace" and "trace" in facts.known:
+            lines = trace_lines(facts.trace, TAKEN, self.now(), self.console.glyphs)
+            command = f"mailtui trace {self.message_id.partition('.')[0]}"
+            copies.append(Copy("t", "trace", "\n".join([command, *(plain(line).rstrip() for line in lines)])))
+        elif text := self.query_one(f"#{self.tab}", Paper).text.rstrip():
+            copies.append(Copy("t", f"{self.tab}, as shown", text))
+        self.console.copy_menu(copies)
+
+    def action_export(self) -> None:
+        """The recipient, or the message, that was opened."""
+        rows = self.facts.message.get("recipients", ()) if self.facts is not None else ()
+        count = 1 if "." in self.message_id else max(1, len(rows))
+        self.console.export_dialog([Scope("a", f"{self.message_id}, as it is now", f"id:{self.message_id}", count)])

@@ -15,7 +15,7 @@ from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.widget import Widget
 
-from mailtui.console import words
+from mailtui.console import copying, words
 from mailtui.console.present.overview import (
     FLOWS,
     WIDE,
@@ -138,6 +138,7 @@ class OverviewPane(Widget, can_focus=False):
         ("enter", "open", "Open"),
         ("r", "try_now", "Try now"),
         ("o", "suspend", "Suspend"),
+        ("y", "copy", "Copy"),
     ]
 
     def __init__(self) -> None:
@@ -258,3 +259,9 @@ class OverviewPane(Widget, can_focus=False):
         row = self.board.row
         if row is not None and row.target:
             self.console.suspend_dialog(row.destination or row.next_hop, row.suspended)
+
+    def action_copy(self) -> None:
+        row = self.board.row
+        found = next((one for one in self.destinations if row is not None and row.target and name_of(one) in
+                      (row.destination, row.next_hop)), None)  # fmt: skip
+        self.console.copy_menu(copying.of_destination(found) if found is not None else [])

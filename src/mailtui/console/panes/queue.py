@@ -12,19 +12,18 @@ from urllib.parse import quote
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
-from textual.timer import Timer
+from textual.containers import Horizontal
 from textual.widget import Widget
 
 from mailtui.console import words
-from mailtui.console.message.facts import Facts
 from mailtui.console.message.past import PastScreen
 from mailtui.console.message.screen import MessageScreen
+from mailtui.console.panes import away
+from mailtui.console.panes.card import Card
 from mailtui.console.panes.frozen import FrozenSet, nearest, still_there, take
 from mailtui.console.present.about import PAST, About, empty_line, title_line
 from mailtui.console.present.rows import WIDE, QueueFace, cursor_lines, sort_words
 from mailtui.console.present.text import shorten
-from mailtui.console.present.why import card
 from mailtui.console.widgets.lines import Lines
 from mailtui.console.widgets.pages import Row
 from mailtui.console.widgets.queue_table import QueueTable
@@ -40,12 +39,6 @@ RENEW = 2.0
 # A followed list is taken again at most this often, in seconds, and takes at most a twentieth of the relay's time.
 FOLLOW, FOLLOW_SHARE = 3.0, 20.0
 
-# The card waits until the cursor rests, in seconds: a key held down asks for nothing.
-REST = 0.12
-
-# The card of a row that is looked at is read again this often, in seconds.
-CARD = 5.0
-
 # Marks whose places in a new set are asked for one by one; those of more are learnt when they are seen.
 PLACED = 20
 
@@ -58,8 +51,7 @@ class QueuePane(Widget, can_focus=False):
     QueuePane { layout: vertical; height: 1fr; }
     QueuePane > #queue-title { height: 1; }
     QueuePane > Horizontal { height: 1fr; }
-    QueuePane #queue-card-box { width: 55; display: none; padding: 0 0 0 1; }
-    QueuePane.-card #queue-card-box { display: block; }
+    QueuePane.-card Card { display: block; }
     QueuePane > #queue-cursor { height: 2; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -73,6 +65,8 @@ class QueuePane(Widget, can_focus=False):
         Binding("i", "defer", show=False),
         Binding("o", "hold", show=False),
         Binding("x", "dispose", show=False),
+        Binding("y", "copy", show=False),
+        Binding("e", "export", show=False),
     ]
 
     def __init__(self, *, id: str = "queue", now: Callable[[], float] = time.time) -> None:
@@ -90,8 +84,6 @@ class QueuePane(Widget, can_focus=False):
         self._renewing = self._taking = False
         self._due = True  # the next tick takes the set
         self._wanted: tuple[str, str, bool, bool] | None = None
-        self._rest: Timer | None = None
-        self._carded = ("", 0.0)  # the row that the card was last asked for, and when
 
     @property
     def console(self) -> "Console":
@@ -102,8 +94,7 @@ class QueuePane(Widget, can_focus=False):
         yield Lines([[]], id="queue-title")
         with Horizontal():
             yield QueueTable(self._face(), glyphs=self.console.glyphs, now=self.now, id="queue-table")
-            with Vertical(id="queue-card-box"):
-                yield Lines(id="queue-card")
+            yield Card(self.now)
         yield Lines([[], []], id="queue-cursor")
 
     @property
@@ -118,7 +109,7 @@ class QueuePane(Widget, can_focus=False):
 
     def on_resize(self, event: events.Resize) -> None:
         self.set_class(event.size.width >= WIDE, "-card")
-        self._carded = ("", 0.0)
+        self.query_one(Card).again()
         self._write()
 
     def focus(self, scroll_visible: bool = True) -> "QueuePane":
@@ -342,37 +333,13 @@ class QueuePane(Widget, can_focus=False):
         if self.following == "auto" and self.table.cursor:
             self.following = ""
         self._write()
-        name = self.table.name_here
-        if self.has_class("-card") and (name != self._carded[0] or time.monotonic() - self._carded[1] >= CARD):
-            self._carded = (name, time.monotonic())
-            if self._rest is not None:
-                self._rest.stop()
-            self._rest = self.set_timer(REST, self._card)
+        if self.has_class("-card"):
+            self.query_one(Card).look(self.table.row)
 
     @on(QueueTable.Marked)
     def _marked(self, event: QueueTable.Marked) -> None:
         event.stop()
         self._write()
-
-    def _card(self) -> None:
-        self.run_worker(self._show_card, group="card", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
-
-    async def _show_card(self) -> None:
-        row = self.table.row
-        paper = self.query_one("#queue-card", Lines)
-        if row is None or row.get("gone"):
-            paper.set_lines([])
-            return
-        rid = str(row["rid"])
-        facts = Facts(self.console.link, rid)
-        try:
-            await facts.read("why", "message")
-        except VerbError as error:
-            paper.set_lines([[(error.text, "dim")]])
-            return
-        if self.table.name_here == rid:
-            width = self.query_one("#queue-card-box").content_size.width
-            paper.set_lines(card(row, facts.why, facts.message, width, self.now(), self.console.glyphs))
 
     # Keys
 
@@ -458,6 +425,12 @@ class QueuePane(Widget, can_focus=False):
             rows = list(table.marks.values()) or [table.row or {}]
             states = {str(row.get("state")) for row in rows}
             self.console.hold_or_release({"held", "deferred"} if table.all_marked else states, **selection)
+
+    def action_copy(self) -> None:
+        self.console.copy_menu(away.copies(self))
+
+    def action_export(self) -> None:
+        self.console.export_dialog(away.scopes(self))
 
 
 def _past(query: str) -> str:

@@ -6,7 +6,7 @@ what was scrolled past meanwhile is forgotten.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 Row = Mapping[str, Any]
@@ -83,6 +83,17 @@ class Pages:
         while len(self._pages) > KEPT:
             self._pages.popitem(last=False)
         return number * PAGE, len(rows)
+
+    async def between(self, first: int, last: int, wanted: Callable[[], bool]) -> list[Row]:
+        """The rows `first` to `last`, both inclusive; those not at hand are asked for, as long as they are `wanted`."""
+        found: list[Row] = []
+        while (index := first + len(found)) <= last and wanted():
+            row = self.get(index)
+            rows = [row] if row is not None else await self.source.rows(index, min(PAGE, last - index + 1))
+            if not rows:
+                break
+            found += rows
+        return found
 
     async def renew(self, first: int, last: int) -> None:
         """Read these rows again, those at hand only; a row that is gone keeps what was known of it."""

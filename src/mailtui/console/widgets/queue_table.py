@@ -8,7 +8,7 @@ rows that are not at hand are drawn dim and asked for beside.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -23,8 +23,9 @@ from textual.strip import Strip
 
 from mailtui.console.glyphs import UNICODE, Glyphs
 from mailtui.console.present.rows import Column
+from mailtui.console.widgets.face import Cells, Face
 from mailtui.console.widgets.lines import ROLES
-from mailtui.console.widgets.pages import PAGE, Pages, Row, Source
+from mailtui.console.widgets.pages import Pages, Row, Source
 
 # Lines kept ready to be drawn: some screens of them.
 STRIPS = 512
@@ -34,17 +35,6 @@ MOST_MARKS = 5000
 
 # Cells by which `h` and `l` scroll.
 SIDE = 16
-
-Cells = tuple[tuple[str, str], ...]
-
-
-class Face(Protocol):
-    """How rows look: columns for a width, cells of a row, its name."""
-
-    def columns(self, width: int) -> tuple[Column, ...]: ...
-    def header(self, shown: Sequence[Column]) -> Sequence[tuple[str, str]]: ...
-    def cells(self, row: Row, shown: Sequence[Column], now: float) -> Cells: ...
-    def name(self, row: Row) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +155,11 @@ class QueueTable(ScrollView, can_focus=True):
         self.refresh()
         self.post_message(self.Moved())
         self.post_message(self.Marked())
+
+    def rows_shown(self) -> list[Row]:
+        """The rows on the screen, as far as they are at hand."""
+        first, last = self._window()
+        return [row for index in range(first, last + 1) if (row := self.at(index)) is not None]
 
     def tick(self, *, ask: bool = True) -> None:
         """Draw again what looks different now; `ask` for what is missing."""
@@ -402,25 +397,15 @@ class QueueTable(ScrollView, can_focus=True):
         """Mark positions `first` to `last`: the names of those not at hand are fetched."""
         pages = self.pages
         assert pages is not None
-        found: dict[str, Row] = {}
-        places: dict[str, int] = {}
         try:
-            index = first
-            while index <= last and pages is self.pages:
-                row = pages.get(index)
-                rows = [row] if row is not None else await pages.source.rows(index, min(PAGE, last - index + 1))
-                if not rows:
-                    break
-                for row in rows:
-                    found[self.face.name(row)] = row
-                    places[self.face.name(row)] = index
-                    index += 1
+            rows = await pages.between(first, last, lambda: pages is self.pages)
         except Exception as error:
             self.post_message(self.Failed(error))
-            found = {}
+            rows = []
         if pages is self.pages:
-            self.marks |= found
-            self.places |= places
+            names = [self.face.name(row) for row in rows]
+            self.marks |= dict(zip(names, rows, strict=True))
+            self.places |= {name: index for index, name in enumerate(names, first)}
             self.range_from = None
             self.refresh()
             self.post_message(self.Marked())

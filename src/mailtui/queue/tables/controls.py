@@ -1,4 +1,5 @@
-"""What operators have set and the relay must remember: pauses, suspensions, limits, routes. One row a name and kind.
+"""What operators have set and the relay must remember: pauses, suspensions, limits, routes, grants, probes. One row a
+name and kind.
 
 `value` is a JSON object whose fields belong to the kind; `until` is when the row ends by itself (NULL: never);
 `version` counts the changes of a row, so that saving over a newer one can be refused.
@@ -20,6 +21,7 @@ CREATE TABLE controls (
 
 # Kinds.
 PAUSE, SUSPEND, LIMIT, ROUTE = "pause", "suspend", "limit", "route"
+GRANT, PROBE = "grant", "probe"  # temporary permission of a client address; a saved question to the access rules
 
 SET = """
 INSERT INTO controls VALUES (?, ?, ?, ?, ?, ?, ?, 1)

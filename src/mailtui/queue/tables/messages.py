@@ -7,6 +7,12 @@ are names interned in `domains`; `sender_domain` is a key of its own (see there)
 text: narrow keys for exact look-ups, always compared with the text again. `kept_state` and `kept_due` are state and
 clock as before a hold or a farewell by an operator (4 and more: it was held when it was given up), `operation` is the
 number of that action; `leaves` is when the grace of a leaving row ends, and `leave_as` how (LEAVE_*).
+
+The indexes that queries go along name, after the key, what such a query looks at (`claim`, because SQLite looks at it
+again though the index is partial): a row found there needs no look into the table, which costs ten times as much.
+
+`counters` has recipients by destination, state and five minutes of arrival; `sums` the same without the time, and for
+the whole queue. `leaving_whole` has the messages all of whose recipients are leaving.
 """
 
 import hashlib
@@ -87,11 +93,13 @@ CREATE TABLE recipients (
 
 CREATE INDEX parked_by_destination ON recipients (destination, due) WHERE claim = 0;
 CREATE INDEX parked_by_submitter ON recipients (destination, state, submitter, due) WHERE claim = 0 AND state < 2;
-CREATE INDEX parked_by_due ON recipients (due) WHERE claim = 0;
-CREATE INDEX parked_by_hop ON recipients (hop) WHERE claim = 0 AND hop != 0;
-CREATE INDEX parked_by_sender ON recipients (sender_domain, sender_hash) WHERE claim = 0;
-CREATE INDEX parked_by_address ON recipients (address_hash) WHERE claim = 0;
-CREATE INDEX parked_by_msgid ON recipients (msgid_hash) WHERE claim = 0 AND msgid_hash != 0;
+CREATE INDEX parked_by_due ON recipients (due, message, ordinal, claim, state, destination, hop, sender_domain)
+  WHERE claim = 0;
+CREATE INDEX parked_by_hop ON recipients (hop, message, ordinal, claim, state) WHERE claim = 0 AND hop != 0;
+CREATE INDEX parked_by_sender ON recipients (sender_domain, sender_hash, message, ordinal, claim, state)
+  WHERE claim = 0;
+CREATE INDEX parked_by_address ON recipients (address_hash, message, ordinal, claim) WHERE claim = 0;
+CREATE INDEX parked_by_msgid ON recipients (msgid_hash, message, ordinal, claim) WHERE claim = 0 AND msgid_hash != 0;
 CREATE INDEX leaving_by_end ON recipients (leaves) WHERE claim = 0 AND state = 3;
 CREATE INDEX parked_by_expiry ON recipients (destination, expires) WHERE claim = 0 AND state < 2;
 
@@ -102,6 +110,18 @@ CREATE TABLE counters (
     recipients INTEGER NOT NULL,
     PRIMARY KEY (destination, state, slot)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE sums (
+    destination INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    recipients INTEGER NOT NULL,
+    PRIMARY KEY (destination, state)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE leaving_whole (
+    message INTEGER PRIMARY KEY,
+    size INTEGER NOT NULL
+) STRICT;
 """
 
 
@@ -122,16 +142,18 @@ def sender_domain(sender: str) -> int:
 
 
 # Bits of messages.flags.
-EIGHT_BIT, SMTPUTF8, REQUIRETLS, TRUSTED, SPOOLED = 1, 2, 4, 8, 16
+EIGHT_BIT, SMTPUTF8, REQUIRETLS, TRUSTED, SPOOLED, UTF8_HEADER = 1, 2, 4, 8, 16, 32
 
 # recipients.leave_as
 LEAVE_BOUNCE, LEAVE_DELETE = 1, 2
 
 # Keys of meta. LAST_ID: no id above it was ever committed; OWNER: number of the latest incarnation of the relay;
-# MESSAGES and BYTES: totals over `messages`; CLEAN: 1 when the last relay stopped with nothing claimed.
+# MESSAGES and BYTES: totals over `messages`; LEAVING_MESSAGES and LEAVING_BYTES: over `leaving_whole`; CLEAN: 1 when
+# the last relay stopped with nothing claimed.
 LAST_ID, OWNER, MESSAGES, BYTES, CLEAN = "last_id", "owner", "messages", "bytes", "clean"
+LEAVING_MESSAGES, LEAVING_BYTES = "leaving_messages", "leaving_bytes"
 
-# The destination under which counters of the whole queue stand.
+# The destination under which the sums of the whole queue stand.
 ALL = 0
 
 # Counters are kept per five minutes of arrival, so that `queue shape` is true to five minutes.
@@ -153,13 +175,13 @@ DELETE_BODIES = "DELETE FROM bodies WHERE id IN (SELECT value FROM json_each(?))
 DELETE_RECIPIENTS = """
 DELETE FROM recipients WHERE claim = ? AND (message, ordinal) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))
 """
-HAS_RECIPIENTS = "SELECT 1 FROM recipients WHERE message = ? LIMIT 1"
+STATE_LEFT = "SELECT state FROM recipients WHERE message = ? LIMIT 1"
 COUNT_RECIPIENTS = "SELECT count(*) FROM (SELECT 1 FROM recipients WHERE message = ? LIMIT 2)"
 
 # A failed attempt: back into the parking, with the reply and the next moment.
 DEFER_RECIPIENT = """
 UPDATE recipients SET claim = 0, state = 1, due = ?, attempts = ?, interruptions = 0, last_code = ?, since = ?, hop = ?,
-  route = ?, last_enhanced = ?, last_reply = ?, last_host = ?
+  route = ?, last_enhanced = ?, last_reply = ?, last_host = ?, warned = max(warned, ?)
 WHERE message = ? AND ordinal = ? AND claim = ?
 """
 # Held by a route, or because its body is gone.
@@ -169,6 +191,8 @@ WHERE message = ? AND ordinal = ? AND claim = ?
 """
 # Given back untried: nothing happened to it.
 PARK_RECIPIENT = "UPDATE recipients SET claim = 0, due = ? WHERE message = ? AND ordinal = ? AND claim = ?"
+# The same, and the sender was told that it is late (or is not to be told).
+PARK_WARNED = "UPDATE recipients SET claim = 0, due = ?, warned = 1 WHERE message = ? AND ordinal = ? AND claim = ?"
 CLAIM_RECIPIENT = "UPDATE recipients SET claim = ? WHERE message = ? AND ordinal = ?"
 
 # Claiming: one index seek a submitter and a row (`parked_by_submitter`), never a walk over what is not taken.
@@ -195,6 +219,17 @@ FROM recipients WHERE message = ? AND claim = 0 AND state < 2 AND destination = 
 OVERDUE = """
 SELECT message FROM recipients INDEXED BY parked_by_expiry
 WHERE claim = 0 AND state < 2 AND destination = ? AND expires <= ? AND due <= ? ORDER BY expires LIMIT ?
+"""
+# Who waits for a destination, in the order in which they expire: as a rule, that in which they came.
+UNWARNED = """
+SELECT expires, message, ordinal, warned, notify FROM recipients INDEXED BY parked_by_expiry
+WHERE claim = 0 AND state < 2 AND destination = ? AND (expires, message, ordinal) > (?, ?, ?)
+ORDER BY expires, message, ordinal LIMIT ?
+"""
+WAITING_OF_MESSAGE = """
+SELECT destination, ordinal, state, due, expires, attempts, interruptions, warned, last_code, address, submitter,
+  notify, orcpt, held_by, last_enhanced, last_reply, last_host, route
+FROM recipients WHERE message = ? AND claim = 0 AND state < 2 AND warned = 0 ORDER BY ordinal
 """
 NEXT_DUE = """
 SELECT due FROM recipients INDEXED BY parked_by_destination
@@ -231,10 +266,6 @@ WHERE claim != 0
 
 SELECT_DOMAINS = "SELECT name, id FROM domains"
 INSERT_DOMAIN = "INSERT INTO domains (name) VALUES (?)"
-ADD_COUNTER = """
-INSERT INTO counters VALUES (?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET recipients = recipients + excluded.recipients
-"""
 # Writes a page and changes nothing: is there room on the disk again?
 PROBE = "UPDATE meta SET value = value WHERE key = 'owner'"
 # Many at once, as JSON: [[destination, state, slot, change], ...].
@@ -242,7 +273,27 @@ ADD_COUNTERS = """
 INSERT INTO counters SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?) WHERE TRUE
 ON CONFLICT DO UPDATE SET recipients = recipients + excluded.recipients
 """
-DROP_ZERO_COUNTERS = "DELETE FROM counters WHERE recipients = 0"
+# The same without the time: [[destination, state, change], ...].
+ADD_SUMS = """
+INSERT INTO sums SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?) WHERE TRUE
+ON CONFLICT DO UPDATE SET recipients = recipients + excluded.recipients
+"""
+# Which of these messages (JSON: [id, ...]) leave as a whole, now. Both give the sizes of those that changed.
+DROP_LEAVING_WHOLE = """
+DELETE FROM leaving_whole WHERE message IN (SELECT value FROM json_each(?))
+  AND COALESCE((SELECT min(state) FROM recipients WHERE message = leaving_whole.message), 0) < 3
+RETURNING size
+"""
+ADD_LEAVING_WHOLE = """
+INSERT OR IGNORE INTO leaving_whole
+SELECT messages.id, size FROM json_each(?) CROSS JOIN messages ON messages.id = value
+WHERE (SELECT min(state) FROM recipients WHERE message = messages.id) = 3
+RETURNING size
+"""
+# Zero counters are dropped destination by destination: where so many counters further on begins the next step.
+NEXT_COUNTERS = "SELECT destination FROM counters WHERE destination > ? ORDER BY destination LIMIT 1 OFFSET ?"
+DROP_ZERO_COUNTERS = "DELETE FROM counters WHERE destination > ? AND destination <= ? AND recipients = 0"
+DROP_ZERO_SUMS = "DELETE FROM sums WHERE destination > ? AND destination <= ? AND recipients = 0"
 GET_META = "SELECT value FROM meta WHERE key = ?"
 SET_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 ADD_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value"
