@@ -30,6 +30,7 @@ OURS = ["<x@ours.example>", "<y@OURS.example>", '<"z"@ours.example> NOTIFY=NEVER
 KEPT_AS = {OURS[0]: "x@ours.example", OURS[1]: "y@OURS.example", OURS[2]: "z@ours.example",
            OURS[3]: "postmaster@ours.example"}  # fmt: skip
 OTHERS = ["<v@other.example>", "<v@[127.0.0.1]>", "<@ours.example:v@other.example>", "<v%other.example@evil.example>"]
+ERRORS = ["RSET x", "DATA x", "QUIT x", "VRFY", "EXPN x", "STARTTLS x", "AUTH PLAIN ="]
 BAD_OURS = ["<x@ours.example> FROB=1", "<x@ours.example", "<x@ours.example>,<y@ours.example>", "<>", ""]
 CONTENTS = [b"Subject: x\r\n\r\nx\r\n", b"", b".\r\n", b"x\r\n" * 2000, b"\0\xff\r\n", b"MAIL FROM:<a@b.example>\r\n"]
 REFUSED = {b"a\nb\r\n": 550, b"a\rb\r\n": 550, b"x" * LINE_LIMIT + b"\r\n": 554}
@@ -61,8 +62,14 @@ STEPS = st.one_of(
     st.tuples(st.just("bad rcpt"), st.sampled_from(OTHERS + BAD_OURS)),
     st.tuples(st.just("data"), st.sampled_from([*CONTENTS, *REFUSED])),
     st.tuples(st.just("data"), st.sampled_from([*CONTENTS, *REFUSED])),
+    st.tuples(st.just("chunks"), st.sampled_from(CONTENTS)),
+    st.tuples(st.just("chunks"), st.sampled_from(CONTENTS)),
+    st.tuples(st.just("a chunk"), st.sampled_from(CONTENTS)),
     st.tuples(st.just("ok"), st.sampled_from(["NOOP", "NOOP x", "RSET", "VRFY x", "HELP"])),
-    st.tuples(st.just("error"), st.sampled_from(["RSET x", "DATA x", "QUIT x", "VRFY", "EXPN x", "STARTTLS x"])),
+    st.tuples(
+        st.just("error"),
+        st.sampled_from(["RSET x", "DATA x", "QUIT x", "VRFY", "EXPN x", "STARTTLS x", "AUTH PLAIN ="]),
+    ),
     st.tuples(st.just("junk"), JUNK),
 )
 
@@ -99,6 +106,7 @@ class Model:
     greeted: bool = False
     sender: str | None = None
     recipients: dict[str, None] = field(default_factory=dict)
+    chunks: bytes | None = None  # of a message by BDAT that has begun
     errors: int = 0
     closed: bool = False
     octets: bytes = b""
@@ -114,9 +122,8 @@ class Model:
             self.replies.append("421")
             self.closed = True
             return
-        if kind == "data":
-            assert isinstance(what, bytes)
-            return self._data(what)
+        if isinstance(what, bytes) and kind != "junk":
+            return self._data(what) if kind == "data" else self._chunk(what, last=kind == "chunks")
         prefix = {"mail": b"MAIL FROM:", "bad mail": b"MAIL FROM:", "rcpt": b"RCPT TO:", "bad rcpt": b"RCPT TO:"}
         line = prefix.get(kind, b"") + (what if isinstance(what, bytes) else what.encode())
         self.octets += line + b"\r\n"
@@ -125,17 +132,17 @@ class Model:
 
     def _command(self, kind: str, what: str) -> str:
         if kind == "hello":
-            self.greeted, self.sender = True, None
+            self.greeted, self.sender, self.chunks = True, None, None
             return "250"
         if kind == "mail" and self.greeted and self.sender is None:
             self.sender, self.recipients = ("" if what == "<>" else "a@b.example"), {}
             return "250"
-        if kind == "rcpt" and self.sender is not None:
+        if kind == "rcpt" and self.sender is not None and self.chunks is None:
             self.recipients[KEPT_AS[what]] = None
             return "250"
         if kind == "ok":
             if what == "RSET":
-                self.sender = None
+                self.sender = self.chunks = None
             return {"V": "252", "H": "214"}.get(what[0], "250")
         if kind in ("mail", "rcpt"):
             return "503"
@@ -143,7 +150,7 @@ class Model:
 
     def _data(self, what: bytes) -> None:
         self.octets += b"DATA\r\n"
-        if self.sender is None:
+        if self.sender is None or self.chunks is not None:
             return self._answer("503")
         if not self.recipients:
             return self._answer("554")
@@ -153,10 +160,26 @@ class Model:
             self._answer(str(REFUSED[what]))
         else:
             self._answer("250")
-            self.errors = 0
-            self.taken.append(Taken(what, " ".join(self.recipients), self.sender))
+            self._take(what, self.sender)
         self.sender = None
         return None
+
+    def _chunk(self, what: bytes, *, last: bool) -> None:
+        self.octets += b"BDAT %d%b\r\n" % (len(what), b" LAST" * last) + what
+        if self.sender is None:
+            return self._answer("503")
+        if not self.recipients:
+            return self._answer("554")
+        self._answer("250")
+        self.chunks = (self.chunks or b"") + what
+        if last:
+            self._take(self.chunks, self.sender)
+            self.sender = self.chunks = None
+        return None
+
+    def _take(self, what: bytes, sender: str) -> None:
+        self.errors = 0
+        self.taken.append(Taken(what, " ".join(self.recipients), sender))
 
     def _answer(self, pattern: str) -> None:
         self.replies.append(pattern)

@@ -384,6 +384,7 @@ async def test_xclient_counts_for_the_client_it_names(relay):  # R02
     assert (await third.command("XCLIENT ADDR=192.0.2.8")).code == 220
     assert (await fourth.command("XCLIENT ADDR=192.0.2.8")).text.startswith("421 4.7.0")
     assert await fourth.closed() == b""
+    await fourth.close()
     for client in (*fronts, third):
         await client.command("QUIT")
     await until(lambda: not one.intake.sessions)

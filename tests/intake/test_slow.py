@@ -29,6 +29,7 @@ async def test_a_stranger_that_speaks_before_the_greeting_is_refused(relay):  # 
     assert (await client.reply()) == Answer(554, ("554 5.5.1 relay.example.org You spoke before the greeting",))
     assert await client.closed() == b""
     assert one.told("early-talker")[0]["text"] == "spoke before it was greeted: refused"
+    await client.close()
     await until(lambda: not one.intake.sessions)
 
 
@@ -81,14 +82,17 @@ async def test_one_octet_at_a_time_renews_nothing(relay):  # S29
 @over_every_wire
 @pytest.mark.parametrize("how", ["a stranger", "one of ours"])
 async def test_errors_slow_a_stranger_down(relay, how):  # R06
-    one = await relay(STRANGER if how == "a stranger" else TOML, Timeouts(error_pause=0.03))
+    if how == "a stranger":
+        one = await relay(STRANGER, Timeouts(error_pause=0.03))
+    else:  # who would not live to see the end of a pause
+        one = await relay(TOML, Timeouts(error_pause=60.0))
     client = await one.session()
     [session] = one.intake.sessions
     begun = session.loop.time()
     await client.send(b"FROB\r\n" * (ERROR_LIMIT - 1) + b"NOOP\r\n")
     assert [(await client.reply()).code for _ in range(ERROR_LIMIT)] == [500] * (ERROR_LIMIT - 1) + [250]
-    slowed = session.loop.time() - begun >= 0.03 * (ERROR_LIMIT - 1 - PATIENT_ERRORS)
-    assert slowed is (how == "a stranger")
+    if how == "a stranger":
+        assert session.loop.time() - begun >= 0.03 * (ERROR_LIMIT - 1 - PATIENT_ERRORS)
 
 
 async def test_a_client_that_goes_while_it_is_slowed_down_leaves_nothing(relay):  # R06, S32

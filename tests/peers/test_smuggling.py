@@ -60,3 +60,29 @@ async def test_with_the_relay_it_is_one_message_or_none(
             [outer] = [each for each in got if below(each).startswith(b"Subject: outer")]
             assert b"MAIL FROM:<admin@next.test>\r\nRCPT TO:" in outer
         assert code == 250 or code // 100 == 5
+
+
+@pytest.mark.parametrize("newlines", ["reject", "normalize"])
+async def test_what_comes_by_bdat_is_one_message_or_none(relay_of: Start, postfix: Postfix, newlines: str) -> None:
+    # M07, X11: nobody looks for an end in a chunk, so that even the true end of DATA may stand in one.
+    to, victim = postfix.address(), postfix.address()
+    config = f'[access]\nbare_newline = "{newlines}"\n'
+    config += f'[[route]]\nmatch = "*"\ntarget = "smtp://[127.0.0.1]:{postfix.port("plain")}"\n'
+    async with relay_of(config) as relay:
+        taken = 0
+        async with await relay.client() as client:
+            for end in (*LOOK_ALIKES.values(), b"\r\n.\r\n"):
+                octets = payload(end, victim)
+                await client.send(f"MAIL FROM:<ann@sender.test>\r\nRCPT TO:<{to}>\r\n".encode())
+                await client.send(b"BDAT %d LAST\r\n" % len(octets) + octets)
+                codes = [(await client.reply()).code for _ in range(3)]
+                bare = set(end.replace(b"\r\n", b"")) & set(b"\r\n")
+                assert codes == [250, 250, 550 if bare and newlines == "reject" else 250], end
+                taken += codes[2] == 250
+        await relay.send([to, victim], content=b"Subject: last\r\n\r\nx\r\n")
+        [only] = await mailbox(postfix.mailbox(victim))
+        assert below(only) == b"Subject: last\r\n\r\nx\r\n"
+        got = [below(each) for each in await mailbox(postfix.mailbox(to), taken + 1)]
+        assert len(got) == taken + 1
+        outer = [each for each in got if each.startswith(b"Subject: outer")]
+        assert len(outer) == taken and all(b"RCPT TO:<" + victim.encode() in each for each in outer)

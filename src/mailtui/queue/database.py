@@ -19,10 +19,10 @@ APPLICATION_ID = 0x6D747569
 # Pages of 4 KiB: the usual body of a few KiB takes one or two, and the WAL carries no more than what changed.
 PAGE_SIZE = 4096
 
-# The WAL is copied back when it has this many pages (16 MiB): larger makes a checkpoint's stall longer, smaller makes
-# it write hot pages more often. The writer's own connection does it, and no other: before SQLite 3.51.3 a checkpoint
-# beside a writer can corrupt the database (the "WAL-reset" bug).
-CHECKPOINT_PAGES = 4000
+# The WAL is copied back when it has this many pages (4 MiB): more makes the commit that has to do it stall longer
+# (100 ms at 4,000), and relayed no faster. The writer's own connection does it, and no other: before SQLite 3.51.3 a
+# checkpoint beside a writer can corrupt the database (the "WAL-reset" bug).
+CHECKPOINT_PAGES = 1000
 
 # Somebody else's lock on the database is waited for this long when it is opened, in seconds.
 OPEN_PATIENCE = 5.0
