@@ -105,6 +105,20 @@ async def test_a_session_ends_after_its_time_however_busy_it_is(relay):  # R04
     assert await client.closed() == b""
 
 
+@over_every_wire
+async def test_who_sends_commands_without_end_keeps_nobody_waiting(relay):  # R04, S02
+    one = await relay(STRANGER)
+    flood = await one.session()
+    [flooding] = one.intake.sessions
+    other = await one.session()
+    flood.writer.write(b"NOOP\r\n" * 20_000)
+    assert check(await other.command("NOOP")).code == 250
+    assert len(flooding._input) > 60_000  # most of it waits
+    for _ in range(20_000):
+        assert (await flood.reply()).code == 250
+    await in_step(one, flood)
+
+
 async def _until_refused(client: Client) -> Answer:
     """The first reply that is not 250."""
     while (answer := check(await client.reply())).code == 250:
