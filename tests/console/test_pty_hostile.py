@@ -238,6 +238,7 @@ async def taken_away(shown: Terminal, row: dict[str, Any], directory: Path) -> N
         shown.press(key)
         await shown.until(lambda text=text: shown.clipboard == text)
         await shown.until("by OSC 52")
+        await shown.without(" Copy ")  # else the next one would be taken for open, and the key come too early
     shown.press("y")
     await dialog(shown, " Copy ")
     shown.press("s")
