@@ -18,7 +18,7 @@ run: $(BIN)/.ready
 	@$(BIN)/mailtui
 
 test: $(BIN)/.ready
-	$(BIN)/python -m pytest -n 2 tests
+	$(BIN)/python -m pytest -n 3 tests
 
 lint: $(BIN)/.ready
 	$(BIN)/ruff check src tests bench
