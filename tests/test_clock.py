@@ -91,7 +91,7 @@ class StepClock(SystemClock):
         return self.wall
 
 
-async def test_a_step_of_the_wall_clock_is_noticed_within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_step_of_the_wall_clock_is_noticed_within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:  # Q15
     clock = StepClock()
     waits: list[float] = []
 

@@ -64,7 +64,7 @@ async def test_one_report_names_all_who_were_refused_and_nobody_else(relay: Live
     assert hop.messages[0].recipients == ["d@dest.test"]
 
 
-async def test_a_null_sender_gets_no_report_but_the_postmaster_does(relay: Live, hop: NextHop) -> None:
+async def test_a_null_sender_gets_no_report_but_the_postmaster_does(relay: Live, hop: NextHop) -> None:  # Q14
     hop.recipients = {"bob@dest.test": "550 5.1.1 no such user"}
     await relay.send(sender="")
     [got] = await hop.received(1)

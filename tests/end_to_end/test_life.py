@@ -105,7 +105,7 @@ async def test_a_stopping_relay_takes_no_new_mail(relay_of: Start, hop: NextHop)
 async def test_after_a_crash_everything_accepted_is_there_and_delivered(
     relay_of: Start, hop: NextHop, clock: ManualClock, state: Path
 ) -> None:
-    """A copy of the state directory of a running relay is what a crash leaves."""
+    """Q01. A copy of the state directory of a running relay is what a crash leaves."""
     hop.mail = [HANG] * 5
     after = state.parent / "after"
     async with relay_of(smarthost(hop)) as relay:
