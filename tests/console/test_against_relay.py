@@ -135,6 +135,7 @@ async def test_a_bounce_is_typed_undone_with_z_and_then_ends_in_a_report(relay: 
     assert b"rcpt0@dest.test" in report
     told = {entry["command"]: entry for entry in await journal(relay)}
     first = told["mailtui queue bounce from:spammer@x.test --yes --expect 3 --reason 'phish wave'"]
+    # Q13: whatever was done is logged with who did it.
     assert (first["recipients"], first["reason"], bool(first["who"])) == (3, "phish wave", True)
     assert any(command.startswith("mailtui queue undo o") for command in told)
     assert "mailtui queue bounce to:rcpt0@dest.test --yes --expect 1 --reason again" in told
