@@ -6,6 +6,7 @@ by arrival and 2 million may be issued in one millisecond.
 """
 
 import re
+from functools import lru_cache
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUES = {c: i for i, c in enumerate(_ALPHABET)} | {c.lower(): i for i, c in enumerate(_ALPHABET)}
@@ -29,6 +30,7 @@ class IdSource:
         return self.last
 
 
+@lru_cache(maxsize=4096)  # a message under way is named a few times
 def encode(number: int) -> str:
     """The 13 characters of an id."""
     return (

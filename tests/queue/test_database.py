@@ -36,7 +36,15 @@ def test_a_new_database_is_durable_and_says_whose_it_is(tmp_path: Path) -> None:
     with closing(open_writer(tmp_path)) as conn:
         pragmas = {
             name: conn.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("journal_mode", "synchronous", "auto_vacuum", "application_id", "user_version", "page_size")
+            for name in (
+                "journal_mode",
+                "synchronous",
+                "auto_vacuum",
+                "application_id",
+                "user_version",
+                "page_size",
+                "secure_delete",
+            )
         }
         strict = conn.execute("SELECT name, strict FROM pragma_table_list WHERE schema = 'main'").fetchall()
     full, incremental = 2, 2
@@ -47,6 +55,7 @@ def test_a_new_database_is_durable_and_says_whose_it_is(tmp_path: Path) -> None:
         "application_id": database.APPLICATION_ID,
         "user_version": database.VERSION,
         "page_size": 4096,
+        "secure_delete": 0,  # whatever this SQLite was built with
     }
     assert {name for name, is_strict in strict if not is_strict} <= {
         "sqlite_schema",

@@ -120,8 +120,8 @@ class Body:
             return
         if self.refusal is not None:
             return
-        bare = piece.replace(b"\r\n", b"")
-        if b"\n" in bare or b"\r" in bare:
+        line_ends = piece.count(b"\r\n")
+        if piece.count(b"\n") != line_ends or piece.count(b"\r") != line_ends:
             if not self._normalize:
                 text = "Message holds a CR or LF alone; lines must end with CR LF"
                 self._refuse(SmtpError(550, "5.6.0", text, "bare-newline"))
