@@ -11,8 +11,8 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,9 @@ from mailtui import __version__, descriptors
 from mailtui.clock import Clock, SystemClock
 from mailtui.config import ConfigError, Settings
 from mailtui.control.health import Health
+from mailtui.control.live_routes import LiveRoutes
 from mailtui.control.server import ControlServer
+from mailtui.control.warnings import warnings
 from mailtui.delivery import why as reasons
 from mailtui.delivery.asking import Asker
 from mailtui.delivery.attempt import Sender
@@ -40,16 +42,14 @@ from mailtui.intake.callout import Callout
 from mailtui.intake.grants import Grants
 from mailtui.intake.listener import Intake, ListenError
 from mailtui.intake.probes import Probes, ProbesFailed
-from mailtui.model import Account, Control, Why, Withdrawn
+from mailtui.model import Account, Why, Withdrawn
 from mailtui.queue.actions import Action
 from mailtui.queue.database import StoreError
 from mailtui.queue.read import Reader
 from mailtui.queue.rows import Row
 from mailtui.queue.store import Store
-from mailtui.queue.tables.controls import ROUTE
 from mailtui.routing.resolver import Resolver
 from mailtui.routing.router import Router
-from mailtui.routing.routes import parse_match, parse_target, unsupported
 from mailtui.tls.connecting import Contexts
 
 T = TypeVar("T")
@@ -87,7 +87,6 @@ class Relay:
     ) -> None:
         self.settings = settings
         self.configuration = configuration
-        self.live_routes: dict[str, Control] = {}
         self._load = load or (lambda: settings)
         self.state_dir = state_dir
         self.hostname = settings.hostname
@@ -100,6 +99,7 @@ class Relay:
         self.watchdog = Watchdog(self.clock)
         self.resolver = Resolver(settings.dns.nameservers, settings.dns.timeout, settings.dns.dnssec, self.clock)
         self.router = Router(settings, self.clock, self.resolver, self._listening)
+        self.live_routes = LiveRoutes(settings, self.clock, self.store, self.router)
         sender = Sender(
             clock=self.clock,
             watchdog=self.watchdog,
@@ -143,10 +143,10 @@ class Relay:
         try:
             scheduler.controls.load(store.controls)
             await self._load_accounts()
-            self.live_routes = {control.name: control for kind, control in store.controls if kind == ROUTE}
+            self.live_routes.load(store.controls)
             self.grants.load(store.controls)
             self.probes.load(store.controls)
-            self._route()
+            self.live_routes.use(self.settings)
             if self._paused:
                 scheduler.controls.pause_for_now("started with --paused")
             scheduler.note_due(store.heads)
@@ -270,41 +270,14 @@ class Relay:
         return "all" if len(names) > 1 else next(iter(names), "")
 
     def why(self, row: Row) -> Why:
-        plan = self.router.cached(row.recipient, row.destination, row.sender)
+        plan = self.router.cached(row.recipient, row.destination, row.sender, row.target)
         return reasons.explain(row, self.scheduler, plan, self.clock.now())
 
     def listeners(self) -> list[dict[str, Any]]:
         return self.intake.listeners()
 
     def warnings(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        refusal = self.store.refusal()
-        if refusal is not None:
-            found.append(
-                {"code": "disk", "text": f"the queue's disk is short: new mail gets {refusal.reply}", "since": None}
-            )
-        for number in sorted(self.store.missing_bodies):
-            found.append(
-                {"code": "spool", "text": f"{encode(number)}: its spool file is missing", "since": self.started}
-            )
-        found += self._account_warnings()
-        for text, since in self.intake.warnings():
-            found.append({"code": "certificate", "text": text, "since": since})
-        for text in self.intake.limits.warnings():
-            found.append({"code": "rate", "text": text, "since": None})
-        for text, since in self.intake.callout.warnings():
-            found.append({"code": "callout", "text": text, "since": since})
-        return found
-
-    def _account_warnings(self) -> Iterator[dict[str, Any]]:
-        for account in self.accounts():
-            if account.quarantined is not None:
-                text = f"account {account.name} is in quarantine" + (f": {account.reason}" if account.reason else "")
-                yield {"code": "quarantine", "text": text, "since": account.quarantined}
-        clients, names = self.intake.logins.throttle.slowed()
-        if clients or names:
-            text = f"failed logins: {clients} clients and {names} accounts are slowed; see auth-failed in the log"
-            yield {"code": "auth-failed", "text": text, "since": None}
+        return warnings(self.store, self.intake, self.started)
 
     def disk(self) -> dict[str, int]:
         return {"free": self.store.free_space(), "needed": self.settings.limits.free_disk}
@@ -410,42 +383,13 @@ class Relay:
     # -- routes, configuration, backup -------------------------------------------------------------------------------
 
     def routes(self) -> list[dict[str, Any]]:
-        """Live rows and the file's, a dict each; `shadowed`: a live row of the same match beats it."""
-        live = self.live_routes
-        rows = [_route(name, control.value, "live", False) for name, control in sorted(live.items())]
-        for row in self.settings.route:
-            options = {"auth": row.auth, "tls": row.tls, "source": row.source}
-            match = str(parse_match(row.match))
-            rows.append(_route(match, {"target": row.target, **options}, "file", match in live))
-        return rows
+        return self.live_routes.rows()
 
     async def set_route(self, match: str, target: str, options: Mapping[str, str], who: str) -> None:
-        """Set a live row. Raises ValueError for one that cannot be used."""
-        name = str(parse_match(match))
-        auth, source, tls = (options.get(name, "") for name in ("auth", "source", "tls"))
-        refusal = unsupported(parse_target(target), auth=auth, source=source, tls=tls)
-        if auth and not self.settings.delivery.secrets:
-            refusal = f"auth={auth} needs its password: set [delivery] secrets to a file of 'host user password' lines"
-        if refusal is not None:
-            raise ValueError(refusal)
-        control = Control(name, self.clock.now(), who=who, value={"target": target, **options})
-        rows = {**self.live_routes, name: control}
-        self.router.use(self.settings, [_Row(n, c.value) for n, c in rows.items()])
-        await self.store.set_control(ROUTE, control)
-        self.live_routes = rows
+        await self.live_routes.set(match, target, options, who)
 
     async def unset_route(self, match: str, who: str) -> bool:
-        """Take a live row back; False if there is none."""
-        name = str(parse_match(match))
-        if name not in self.live_routes:
-            return False
-        await self.store.unset_control(ROUTE, name)
-        del self.live_routes[name]
-        self._route()
-        return True
-
-    def _route(self) -> None:
-        self.router.use(self.settings, [_Row(name, control.value) for name, control in self.live_routes.items()])
+        return await self.live_routes.unset(match)
 
     async def reload(self) -> list[str]:
         """Take over the configuration file again: the errors, and then the old one stays; none if it is done.
@@ -470,7 +414,7 @@ class Relay:
         self.hostname = settings.hostname
         self.store.free_disk = settings.limits.free_disk
         self.scheduler.use(settings, replace(self.scheduler.pool.sender, **_sender(settings)))
-        self._route()
+        self.live_routes.use(settings)
         self.events.emit("reloaded", text="the configuration was read again")
         self.store.journal("reloaded", text="the configuration was read again")
         return []
@@ -492,35 +436,6 @@ class Relay:
 
 def _action(verb: str, operation: int) -> Action:
     return Action(verb, operation)
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A live route as the router reads rows."""
-
-    match: str
-    value: Mapping[str, Any]
-
-    @property
-    def target(self) -> str:
-        return str(self.value["target"])
-
-    @property
-    def auth(self) -> str:
-        return str(self.value.get("auth") or "")
-
-    @property
-    def tls(self) -> str:
-        return str(self.value.get("tls") or "")
-
-    @property
-    def source(self) -> str:
-        return str(self.value.get("source") or "")
-
-
-def _route(match: str, value: Mapping[str, Any], source: str, shadowed: bool) -> dict[str, Any]:
-    options = {key: text for key, text in value.items() if key != "target" and text}
-    return {"match": match, "target": value["target"], "options": options, "source": source, "shadowed": shadowed}
 
 
 def _sender(settings: Settings) -> dict[str, Any]:

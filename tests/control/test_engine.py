@@ -161,6 +161,18 @@ async def test_defer_sets_the_clock_and_reroute_the_way(relay: Live, clock: Manu
         await relay.told("delivered")
 
 
+async def test_what_was_sent_elsewhere_is_explained_by_that_way_and_tried_as_its_own_next_hop(relay: Live) -> None:
+    async with NextHop() as other:  # a port that nobody listens on any more
+        way = f"[{other.host}]:{other.port}"
+    await verb(relay, "queue.reroute", "to:rcpt1@dest.test", args={"to": f"smtp://{way}"})
+    await verb(relay, "queue.retry", "to:*")  # a canary for each of two next hops
+    await relay.told("deferred", 2)
+    [row] = await relay.rows("to:rcpt1@dest.test")
+    [why] = await ask(relay, lambda client: client.why(row["rid"]))
+    assert why["limiter"] == "next-hop-backoff"
+    assert way in why["because"]
+
+
 @pytest.mark.parametrize("target", ["smtp://", "smtps://mx.test:465:1", "nonsense"])
 async def test_a_way_that_cannot_be_gone_is_refused(relay: Live, target: str) -> None:
     with pytest.raises(VerbError, match="--to") as caught:

@@ -10,9 +10,9 @@ import pytest
 from mailtui.clock import ManualClock
 from mailtui.model import Message, Outcome, State
 from mailtui.queue.actions import Action
-from mailtui.queue.claims import override
 from mailtui.queue.database import open_writer
 from mailtui.queue.operations import UNDO_KEPT, Order
+from mailtui.queue.rows import override
 from mailtui.queue.store import Store
 from mailtui.queue.tables import actions as sql
 

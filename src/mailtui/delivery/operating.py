@@ -117,7 +117,7 @@ class Operating:
             rows = await self._store.scan(lambda reader, some=some: reader.rows_of(some, frozenset()))  # type: ignore[misc]
             for rid, row in zip(some, rows, strict=True):
                 if row is not None and not self._scheduler.controls.suspended(row.destination):
-                    hops[rid] = await self._hop_of(row.recipient, row.destination, row.sender)
+                    hops[rid] = await self._hop_of(row.recipient, row.destination, row.sender, row.target)
         self._scheduler.watching = True
         left = 1  # this call, and a task for each next hop whose waves go on
 
@@ -144,10 +144,8 @@ class Operating:
         finally:
             ended()
 
-    async def _hop_of(self, address: str, destination: str, sender: str) -> str:
-        plan = self._router.cached(address, destination, sender) or await self._router.plan(
-            address, destination, sender
-        )
+    async def _hop_of(self, address: str, destination: str, sender: str, target: str) -> str:
+        plan = await self._router.plan(address, destination, sender, target)
         return plan.next_hop if plan.outcome == "deliver" else destination
 
     def _retry(self, rids: Sequence[Rid], operation: int) -> "asyncio.Future[Acted]":

@@ -5,13 +5,13 @@ is ours; claiming costs an index seek a submitter and a message, whatever the le
 """
 
 import json
-import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from mailtui.model import Delays, Message, Outcome, Recipient, Settled, State, TlsFacts
+from mailtui.queue.rows import override
 from mailtui.queue.tables import attempts, history, messages
 from mailtui.queue.transaction import Transaction, VoidClaim, add_counts, count_leaving, message_of
 
@@ -28,18 +28,6 @@ INTERRUPTED_DELAY = 300.0
 REPLY_LENGTH = 512
 
 Picked = list[int]
-
-
-# What an operator's `reroute` wrote into recipients.route, told from the match of a route table.
-_TARGET = re.compile(r"(?:smtps?|lmtp)://|lmtp:unix:|error:")
-_WORDS = re.compile(r"(?:mx|defer|hold|discard)(?:[,|](?:mx|defer|hold|discard|(?:smtps?|lmtp)://.*|lmtp:unix:.*))*")
-
-
-def override(route: str) -> str:
-    """The target that an operator gave by `reroute`, or "": recipients.route is else the match of the route table.
-
-    A match (an address, a domain, `from:` ...) never looks like a target."""
-    return route if _TARGET.match(route) or _WORDS.fullmatch(route) else ""
 
 
 def take_over(conn: sqlite3.Connection, owner: int, now: float) -> int:

@@ -4,6 +4,7 @@ Times are seconds since the epoch, sizes octets; names are those of contract.md 
 """
 
 import json
+import re
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,17 @@ from mailtui.queue.tables.history import RESULTS
 Rid = tuple[int, int]  # (message, ordinal)
 
 STATE_NAMES = {state: state.name.lower() for state in State}
+
+# What an operator's `reroute` wrote into recipients.route, told from the match of a route table.
+_TARGET = re.compile(r"(?:smtps?|lmtp)://|lmtp:unix:|error:")
+_WORDS = re.compile(r"(?:mx|defer|hold|discard)(?:[,|](?:mx|defer|hold|discard|(?:smtps?|lmtp)://.*|lmtp:unix:.*))*")
+
+
+def override(route: str) -> str:
+    """The target that an operator gave by `reroute`, or "": recipients.route is else the match of the route table.
+
+    A match (an address, a domain, `from:` ...) never looks like a target."""
+    return route if _TARGET.match(route) or _WORDS.fullmatch(route) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,11 @@ class Row:
     interruptions: int
     submitter: str
     cursor: str = ""
+
+    @property
+    def target(self) -> str:
+        """Where an operator sent it (`reroute`); "" if the route table says where it goes."""
+        return override(self.route)
 
 
 @dataclass(frozen=True, slots=True)
