@@ -1,8 +1,10 @@
-"""Slow clients: `python -m bench.dribble PORT COUNT FILE`, a process of its own that holds what connections it gets.
+"""Slow clients: `python -m bench.dribble PORT COUNT FILE [TLS_PORT]`, a process of its own that holds what connections
+it gets.
 
 Four kinds in equal parts, from 50 addresses: one says nothing, one sends an octet of its EHLO a second, one is in the
-data of a message and sends an octet a second, one asks for more than it reads. A client that was refused or closed
-comes back after BACK seconds, more or less. Each second a line `OPEN TRIED` goes to FILE.
+data of a message and sends an octet a second, one asks for more than it reads. With TLS_PORT half of them come there
+and begin with TLS, the others say STARTTLS; who says nothing stops in its handshake then. A client that was refused or
+closed comes back after BACK seconds, more or less. Each second a line `OPEN TRIED` goes to FILE.
 """
 
 import asyncio
@@ -10,14 +12,20 @@ import contextlib
 import os
 import random
 import socket
+import ssl
 import sys
 from pathlib import Path
 
 from bench.load import reply
 
 BACK = 5.0
+BACK_TLS = 20.0  # a handshake costs client and relay about 2 ms each: more of them would measure nothing else
 SOURCES = 50
 DRIP = 1.0
+
+_CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_CONTEXT.check_hostname = False
+_CONTEXT.verify_mode = ssl.CERT_NONE
 
 
 class _Counts:
@@ -25,8 +33,11 @@ class _Counts:
     tried = 0
 
 
-async def _client(port: int, number: int) -> None:
+async def _client(port: int, wire: str, number: int) -> None:
+    """`wire`: plain, starttls or implicit."""
     source = f"127.1.0.{number % SOURCES + 1}"
+    kind = _KINDS[number // 2 % len(_KINDS)]
+    back = BACK if wire == "plain" else BACK_TLS
     while True:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             with socket.socket() as sock:
@@ -37,15 +48,32 @@ async def _client(port: int, number: int) -> None:
                 reader, writer = await asyncio.open_connection(sock=sock.dup())
             _Counts.tried += 1
             try:
-                if (await reply(reader)).startswith(b"220"):
+                if await _begun(reader, writer, wire, secure=kind is not _silent):
                     _Counts.open += 1
                     try:
-                        await _KINDS[number % len(_KINDS)](reader, writer)
+                        await kind(reader, writer)
                     finally:
                         _Counts.open -= 1
             finally:
                 writer.close()
-        await asyncio.sleep(BACK * random.uniform(0.5, 1.5))
+        await asyncio.sleep(back * random.uniform(0.5, 1.5))
+
+
+async def _begun(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: str, *, secure: bool) -> bool:
+    """Whether the relay takes the connection. Unless `secure` a handshake is begun and left at that."""
+    if wire == "implicit":
+        if not secure:
+            return True
+        await writer.start_tls(_CONTEXT)
+    if not (await reply(reader)).startswith(b"220"):
+        return False
+    if wire == "starttls":
+        writer.write(b"EHLO slow.test\r\nSTARTTLS\r\n")
+        await reply(reader)
+        await reply(reader)
+        if secure:
+            await writer.start_tls(_CONTEXT)
+    return True
 
 
 async def _silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,8 +103,10 @@ async def _never_reading(reader: asyncio.StreamReader, writer: asyncio.StreamWri
     transport = writer.transport
     assert isinstance(transport, asyncio.Transport)
     transport.pause_reading()
-    writer.write(b"HELP\r\n" * 1000)  # 90 KB of replies
-    while not transport.is_closing():
+    writer.write(b"HELP\r\n" * 90)  # 8 KB of replies; a session has 100 commands without a message
+    for _ in range(9):  # it does not see either that it was closed
+        if transport.is_closing():
+            break
         await asyncio.sleep(DRIP)
         writer.write(b"NOOP\r\n")
 
@@ -84,10 +114,11 @@ async def _never_reading(reader: asyncio.StreamReader, writer: asyncio.StreamWri
 _KINDS = (_silent, _dripping, _in_data, _never_reading)
 
 
-async def _run(port: int, count: int, path: Path) -> None:
+async def _run(port: int, count: int, path: Path, tls_port: int = 0) -> None:
     clients = []
+    wires = ((port, "starttls"), (tls_port, "implicit")) if tls_port else ((port, "plain"),) * 2
     for number in range(count):
-        clients.append(asyncio.create_task(_client(port, number)))
+        clients.append(asyncio.create_task(_client(*wires[number % 2], number)))
         if number % 100 == 99:  # no more than the kernel's queue of new connections takes
             await asyncio.sleep(0.05)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -98,4 +129,4 @@ async def _run(port: int, count: int, path: Path) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_run(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])))
+        asyncio.run(_run(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:])))

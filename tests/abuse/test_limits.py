@@ -8,6 +8,8 @@ import contextlib
 
 import pytest
 
+from mailtui.intake.commands import EXCESS
+from mailtui.intake.limits import IDLE_COMMANDS, IDLE_COMMANDS_TRUSTED
 from mailtui.intake.session import ERROR_LIMIT
 from mailtui.intake.terms import Timeouts
 from tests.abuse.talk import BODY, KEPT, MAIL, RCPT, Taken, check, check_queue, expect, in_step
@@ -111,12 +113,75 @@ async def test_who_sends_commands_without_end_keeps_nobody_waiting(relay):  # R0
     flood = await one.session()
     [flooding] = one.intake.sessions
     other = await one.session()
-    flood.writer.write(b"NOOP\r\n" * 20_000)
+    assert (await flood.command(MAIL)).code == 250
+    flood.writer.write(f"{RCPT}\r\n".encode() * 20_000)
     assert check(await other.command("NOOP")).code == 250
     assert len(flooding._input) > 60_000  # most of it waits
     for _ in range(20_000):
         assert (await flood.reply()).code == 250
     await in_step(one, flood)
+
+
+@over_every_wire
+@pytest.mark.parametrize("words", [b"NOOP RSET", b"EHLO_x HELO_x", b"VRFY_x HELP"])
+async def test_a_session_has_so_many_commands_without_a_message(relay, words):  # R02
+    one = await relay(STRANGER)
+    client = await one.session()
+    [session] = one.intake.sessions
+    lines = [word.replace(b"_", b" ") + b"\r\n" for word in words.split()]
+    session.idle = 0  # what comes before TLS counts too
+    for n in range(IDLE_COMMANDS):
+        await client.send(lines[n % 2])
+        assert check(await client.reply()).code in (250, 252, 214)
+    assert session.idle == IDLE_COMMANDS
+    await client.send(f"{MAIL}\r\n".encode())  # which is none
+    await expect(client, "250")
+    await client.send(lines[0] + b"QUIT\r\n")
+    await expect(client, "421/4.7.0")
+    assert await client.closed() == b""
+
+
+@over_every_wire
+async def test_a_message_that_is_kept_pays_for_new_commands_and_a_refused_one_does_not(relay):  # R02
+    one = await relay(STRANGER)
+    client = await one.session()
+    [session] = one.intake.sessions
+    for line in (BODY, b"\rx\r\n.\r\n"):
+        await client.send(b"NOOP\r\n" * (IDLE_COMMANDS - session.idle))
+        await expect(client, "250 " * (IDLE_COMMANDS - session.idle))
+        await client.send(f"{MAIL}\r\n{RCPT}\r\nDATA\r\n".encode())
+        await expect(client, "250 250 354")
+        await client.send(line)
+        check(await client.reply())
+    await client.send(b"NOOP\r\n")
+    await expect(client, "421/4.7.0")
+    check_queue(one, [KEPT])
+
+
+@over_every_wire
+async def test_who_may_relay_has_more_commands_without_a_message_but_not_without_end(relay):  # R02
+    one = await relay(TOML)
+    client = await one.session()
+    [session] = one.intake.sessions
+    left = IDLE_COMMANDS_TRUSTED - session.idle
+    await client.send(b"NOOP\r\n" * (left + 1))
+    await expect(client, "250 " * left + "421/4.7.0")
+    assert await client.closed() == b""
+
+
+@over_every_wire
+async def test_recipients_beyond_the_limit_are_errors_when_they_do_not_end(relay):  # S27, R02
+    one = await relay(LIMITED)
+    client = await one.session()
+    [session] = one.intake.sessions
+    await client.send(f"{MAIL}\r\n".encode() + b"".join(b"RCPT TO:<r%d@ours.example>\r\n" % n for n in range(100)))
+    await expect(client, "250 " * 101)
+    await client.send(b"RCPT TO:<more@ours.example>\r\n" * EXCESS)
+    await expect(client, "452/4.5.3 " * EXCESS)
+    assert session.errors == 0
+    await client.send(b"RCPT TO:<more@ours.example>\r\n" * (ERROR_LIMIT + 1))
+    await expect(client, "452/4.5.3 " * ERROR_LIMIT + "421/4.7.0")
+    assert await client.closed() == b""
 
 
 async def _until_refused(client: Client) -> Answer:
@@ -130,14 +195,15 @@ async def _until_refused(client: Client) -> Answer:
 async def test_a_client_that_reads_no_replies_is_read_no_further(relay):  # S02, R04
     one = await relay(STRANGER)
     client = await one.session()
-    reply = (check(await client.command("HELP")).text + "\r\n").encode()  # the longest for its command
+    assert (await client.command(MAIL)).code == 250
+    reply = (check(await client.command(RCPT)).text + "\r\n").encode()
     client.reader._transport.pause_reading()  # type: ignore[attr-defined]
     [session] = one.intake.sessions
     sent = 0
     async with asyncio.timeout(20):
         while not session.unread:
             if client.writer.transport.get_write_buffer_size() < 10_000:
-                client.writer.write(b"HELP\r\n" * 1000)
+                client.writer.write(f"{RCPT}\r\n".encode() * 1000)
                 sent += 1000
             await asyncio.sleep(0)
     assert session.transport.get_write_buffer_size() < 1 << 20

@@ -87,6 +87,29 @@ def test_every_option_of_access_test_without_a_relay(run, configured, options, c
     assert (found["code"], found["rule"]) == (code, rule)
 
 
+def test_access_test_says_when_nobody_can_be_that_user(run, configured):
+    asked = ("--user", "Ann", "--from", "x@ours.test", "--listener", "submission")
+    found = test(run, *STRANGER, *asked)
+    doubt = {"rule": "authentication", "why": 'there is no account "Ann", so no client can be it'}
+    assert (found["code"], found["rule"], found["passed_over"][0]) == ("250", "users", doubt)
+    run("user", "add", "ann", "--password-stdin", input=b"x\n")
+    known = test(run, *STRANGER, *asked)
+    assert known["passed_over"] == found["passed_over"][1:]
+    run("user", "quarantine", "ann", "--reason", "spam")
+    doubt["why"] = 'the account "ann" is in quarantine, so no client can be it'
+    assert test(run, *STRANGER, *asked)["passed_over"][0] == doubt
+    assert "is in quarantine" in run("access", "test", *STRANGER, *asked).out
+    assert "quarantine" not in run("access", "test", *STRANGER).out
+
+
+def test_access_test_knows_of_accounts_that_are_elsewhere_only_their_quarantine(run, configured):
+    configured.write_text(CONFIG + 'auth_socket = "/run/dovecot/auth"\n')
+    asked = ("--user", "ann", "--from", "x@ours.test", "--listener", "submission")
+    assert all("account" not in passed["why"] for passed in test(run, *STRANGER, *asked)["passed_over"])
+    run("user", "quarantine", "ann", "--reason", "spam")
+    assert "is in quarantine" in test(run, *STRANGER, *asked)["passed_over"][0]["why"]
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -25,7 +25,7 @@ from mailtui.ids import encode
 from mailtui.intake.access import AccessRules
 from mailtui.intake.callout import Callout
 from mailtui.intake.grants import Grants
-from mailtui.model import Plan, PlannedHost, State, Why
+from mailtui.model import Account, Plan, PlannedHost, State, Why
 from mailtui.queue.read import Reader
 from mailtui.queue.rows import Row
 from tests.queue.filled import NOW, Filled, to
@@ -91,6 +91,9 @@ class FakeLive:
 
     def access_rules(self) -> AccessRules:
         return AccessRules.from_settings(self.settings)
+
+    def accounts(self) -> list[Account]:
+        return []
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mailtui import config
 from mailtui.control import access
 from mailtui.intake.access import ACCEPT, RULES
 from mailtui.intake.verifier import Verifier
@@ -144,7 +145,13 @@ class World:
     def live(self) -> Any:
         """The relay as the control room sees it."""
         intake = self.relay.intake
-        return SimpleNamespace(access_rules=lambda: intake.rules, grants=intake.grants, callout=intake.callout)
+        return SimpleNamespace(
+            access_rules=lambda: intake.rules,
+            accounts=lambda: intake.accounts.all,
+            callout=intake.callout,
+            grants=intake.grants,
+            settings=config.parse(""),
+        )
 
     async def test(self, who: Who, sender: str, recipient: str) -> dict[str, Any]:
         """`access test`, with the options that describe this client."""

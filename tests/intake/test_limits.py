@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections import deque
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from mailtui.intake import limits
 from mailtui.intake.grants import Grant
-from mailtui.intake.limits import MOMENTS, REMEMBERED, Rates, patience
+from mailtui.intake.limits import MOMENTS, REMEMBERED, SLOWEST, Rates, patience
 from mailtui.intake.question import parse_client
 from mailtui.intake.terms import MemoryBudget
 from tests.intake.conftest import STRANGER, TOML, Relay, over_every_wire, until
@@ -84,6 +85,95 @@ async def test_a_tenth_of_the_slots_is_for_those_who_may_relay(relay):  # R02
     last = await Client.connect(one.port, greeting=False)
     assert (await last.closed()).startswith(b"" if one.wire == "implicit" else b"421 4.7.0")
     assert (await trusted.command("NOOP")).code == 250
+
+
+async def slow(one: Relay, seconds: float, source: str = "127.0.0.1") -> Client:
+    """A client of which nothing was kept for so long: the loop's clock may be too coarse to tell who was first."""
+    before = set(one.intake.sessions)
+    client = await one.client(source=source)
+    [session] = one.intake.sessions - before
+    session.since -= seconds
+    return client
+
+
+async def test_one_look_at_all_sessions_is_for_many_connections(relay, monkeypatch):
+    one = await relay(STRANGER + "[limits]\nconnections = 100\nconnections_per_client = 1000\n")
+    looks: list[float] = []
+    look = one.intake.limits._look
+    monkeypatch.setattr(one.intake.limits, "_look", lambda now: (looks.append(now), look(now)))
+    clients = [await slow(one, 1000 - n) for n in range(90)]
+    late = [await one.client() for _ in range(2 * SLOWEST)]
+    assert len(looks) == 2 and len(one.intake.sessions) == 90
+    for client in clients[: 2 * SLOWEST]:
+        assert (await client.closed()).startswith(b"421 4.3.2")
+    for client in clients[2 * SLOWEST :] + late:
+        assert (await client.command("NOOP")).code == 250
+
+
+@pytest.mark.parametrize("by", ["message", "commit", "grant", "login", "leaving"])
+async def test_who_was_found_slow_and_is_so_no_more_is_let_be(relay, by):  # R04
+    toml = STRANGER.replace(ADDRESS, ADDRESS + 'auth = "optional"\nauth_without_tls = true\n')
+    one = await relay(toml + TEN)
+    one.intake.accounts.put(account())
+    first, second, third = await slow(one, 90), await slow(one, 80, "127.0.0.9"), await slow(one, 70)
+    rest = [await slow(one, 60) for _ in range(6)]
+    late = [await one.client()]  # the look that finds them all
+    assert (await first.closed()).startswith(b"421")
+    if by == "login":
+        await second.command("EHLO x")
+        assert (await second.command(plain())).code == 235
+    elif by == "grant":
+        one.intake.grants._found["127.0.0.9"] = Grant("127.0.0.9", one.clock.now() + 60, "test", 0.0)
+    elif by == "leaving":
+        await second.close()
+        await until(lambda: len(one.intake.sessions) == 8)
+        late.append(await one.client())  # which has a slot without anybody's
+    else:
+        one.queue.hold = by == "commit"
+        for line in ("EHLO x", "MAIL FROM:<a@b.example>", "RCPT TO:<x@ours.example>", "DATA"):
+            await second.command(line)
+        await second.send(b".\r\n")
+        await until(lambda: one.queue.commits if by == "commit" else one.queue.messages)
+        if by == "message":
+            assert (await second.reply()).code == 250
+    late.append(await one.client())
+    if by == "login":  # whose slot is no stranger's any more
+        late.append(await one.client())
+    assert (await third.closed()).startswith(b"421")
+    for client in rest + late:
+        assert (await client.command("NOOP")).code == 250
+    if by == "commit":
+        one.queue.commits[0].set_result(None)
+        assert (await second.reply()).code == 250
+    elif by != "leaving":
+        assert (await second.command("NOOP")).code == 250
+
+
+async def test_strangers_are_counted_as_it_becomes_known_who_they_are(relay):
+    toml = MIXED.replace(
+        ADDRESS, ADDRESS + 'auth = "optional"\nauth_without_tls = true\n' + 'xclient_from = ["127.0.0.8/32"]\n'
+    )
+    one = await relay(toml)
+    one.intake.accounts.put(account())
+    limits = one.intake.limits
+    stranger, ours, front = [await one.client(source=f"127.0.0.{n}") for n in (6, 7, 8)]
+    assert limits._strangers == 2
+    await stranger.command("EHLO x")
+    assert (await stranger.command(plain())).code == 235
+    assert limits._strangers == 1
+    for address, left in (("127.0.0.7", 0), ("192.0.2.1", 1), ("127.0.0.7", 0)):
+        assert (await front.command(f"XCLIENT ADDR={address}")).code == 220
+        assert limits._strangers == left
+    assert (await front.command("XCLIENT ADDR=192.0.2.1 LOGIN=ann")).code == 220
+    assert limits._strangers == 0
+    one.intake.rules = replace(one.intake.rules, networks=())  # a reload holds from the next MAIL on
+    await ours.command("EHLO x")
+    await mail(ours)
+    assert limits._strangers == 1
+    for client in (stranger, ours, front):
+        await client.close()
+    await until(lambda: not one.intake.sessions)
+    assert limits._strangers == 0
 
 
 async def test_what_makes_a_stranger_none(relay):

@@ -6,6 +6,7 @@ import pytest
 
 from mailtui import ids
 from mailtui.intake.data import EARLY_LIMIT, MEMORY_LIMIT
+from mailtui.intake.limits import IDLE_COMMANDS_TRUSTED
 from mailtui.intake.listener import WAITING_LIMIT
 from mailtui.model import SmtpError
 from tests.intake.conftest import TOML, over_every_wire, until, without_trace
@@ -230,7 +231,7 @@ async def test_client_that_floods_while_its_message_commits_is_held_back(relay):
     assert len(session._input) < 1 << 20
     one.queue.commits[0].set_result(None)
     assert (await client.reply()).code == 250
-    for _ in range(1000):
+    for _ in range(IDLE_COMMANDS_TRUSTED):
         assert (await client.reply()).code == 250
     flood.cancel()
     client.writer.transport.abort()

@@ -108,13 +108,14 @@ async def test_a_client_that_goes_while_it_is_slowed_down_leaves_nothing(relay):
 @over_every_wire
 @pytest.mark.parametrize("reads", [True, False])
 async def test_who_is_closed_for_others_is_gone_at_once(relay, reads):  # R04
-    one = await relay(STRANGER + "[limits]\nconnections = 1\n", Timeouts(linger=0.2))
+    one = await relay(STRANGER + "[limits]\nconnections = 1\n", Timeouts(linger=0.2 if reads else 60))
     client = await one.session()
     [session] = one.intake.sessions
     if not reads:
+        await client.command("MAIL FROM:<a@b.example>")
         client.reader._transport.pause_reading()  # type: ignore[attr-defined]
         while not session.unread:
-            client.writer.write(b"HELP\r\n" * 1000)
+            client.writer.write(b"RCPT TO:<x@ours.example>\r\n" * 1000)
             await asyncio.sleep(0)
     other = await one.session()
     assert one.intake.sessions and session not in one.intake.sessions

@@ -322,14 +322,15 @@ async def test_large_message_octet_by_octet_the_same(relay):
 async def test_client_that_does_not_read_is_not_read(relay):  # R08
     one = await relay()
     client = await one.session()
+    await client.command("MAIL FROM:<a@b.example>")
     client.reader._transport.pause_reading()
-    flood = asyncio.ensure_future(client.send(b"VRFY x\r\n" * 1_000_000))
+    flood = asyncio.ensure_future(client.send(b"RCPT TO:<c@d.example>\r\n" * 400_000))
     (session,) = one.intake.sessions
     await until(lambda: session.unread)
     assert len(session._input) < 1 << 20
     client.reader._transport.resume_reading()
     for _ in range(1000):
-        assert (await client.reply()).code == 252
+        assert (await client.reply()).code == 250
     flood.cancel()
     client.writer.transport.abort()
 
@@ -416,11 +417,11 @@ async def test_new_certificate_is_shown_to_the_next_client(relay, tmp_path, monk
     files = issue(tmp_path, NAME)
     one = await relay(listener("starttls", files))
     before = await verified(one)
-    issue(tmp_path, NAME)
-    await until(lambda: one.told("certificate"))
+    issue(tmp_path, NAME)  # two files, one after the other: what is read between them is told as a fault
+    text = f"{files.certificate} was read again, good until "
+    await until(lambda: any(text in told["text"] for told in one.told("certificate")))
     after = await verified(one)
     assert serial(before) != serial(after)
-    assert f"{files.certificate} was read again, good until " in one.told("certificate")[0]["text"]
     assert (await before.command("NOOP")).code == 250
 
 

@@ -123,17 +123,15 @@ def grants(place: Place) -> None:
     """
     with source(place) as relay:
         rows = relay.grants()
-    if place.json:
-        output.json_lines(rows)
-        return
-    if not rows:
-        output.say("No address has a grant.")
-        return
     now = SystemClock.now()
     heads = [output.Column("ADDRESS"), output.Column("LEFT", right=True), output.Column("UNTIL"),
              output.Column("BY", flex=True), output.Column("REASON", flex=True)]  # fmt: skip
-    output.table(heads, [[row["address"], output.span((output.moment(row["until"]) or now) - now),
-                          output.local(row["until"]), row["by"], row["reason"] or "-"] for row in rows])  # fmt: skip
+
+    def cells(row: Document) -> list[Any]:
+        left = output.span((output.moment(row["until"]) or now) - now)
+        return [row["address"], left, output.local(row["until"]), row["by"], row["reason"] or "-"]
+
+    output.listing(rows, place.json, "No address has a grant.", heads, cells)
 
 
 @access.group("probe", cls=LazyGroup)
@@ -173,18 +171,13 @@ def list_(place: Place) -> None:
     """
     with source(place) as relay:
         rows = relay.probes()
-    if place.json:
-        output.json_lines(rows)
-        return
-    if not rows:
-        output.say("No probe is saved.")
-        return
     heads = [output.Column("NAME", flex=True), output.Column("EXPECT"), output.Column("RULE"),
              output.Column("CLIENT"), output.Column("FROM", flex=True), output.Column("TO", flex=True)]  # fmt: skip
-    output.table(
-        heads,
-        [[row["name"], row["expect"], row["rule"] or "any", row["client"], row["from"], row["to"]] for row in rows],
-    )
+
+    def cells(row: Document) -> list[Any]:
+        return [row["name"], row["expect"], row["rule"] or "any", row["client"], row["from"], row["to"]]
+
+    output.listing(rows, place.json, "No probe is saved.", heads, cells)
 
 
 probe.add_command(command_of(VERBS["access.probe.remove"]))

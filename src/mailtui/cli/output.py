@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -96,6 +96,22 @@ def table(heads: Sequence[Column], rows: Sequence[Sequence[Any]], limit: int | N
             _pad(cut(cell, width), width, head.right) for cell, width, head in zip(row, widths, heads, strict=True)
         )
         click.echo(line.rstrip())
+
+
+def listing(
+    rows: Sequence[dict[str, Any]],
+    as_json: bool,
+    none: str,
+    heads: Sequence[Column],
+    cells: Callable[[dict[str, Any]], Sequence[Any]],
+) -> None:
+    """Print rows as JSON Lines, or as a table whose cells `cells` makes of a row; `none` is said if there is no row."""
+    if as_json:
+        json_lines(rows)
+    elif rows:
+        table(heads, [cells(row) for row in rows])
+    else:
+        say(none)
 
 
 def cell_width(text: str) -> int:

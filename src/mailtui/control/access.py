@@ -14,7 +14,7 @@ from mailtui.control.clean import clean, clean_value
 from mailtui.control.errors import NOT_SO, WRONG, VerbError
 from mailtui.control.live import Live
 from mailtui.control.reads import Document
-from mailtui.model import Control
+from mailtui.model import Account, Control
 from mailtui.values import format_duration, parse_fingerprint
 
 if TYPE_CHECKING:
@@ -74,14 +74,41 @@ async def test(live: Live, probe: Document) -> Document:
     if decision.ask and isinstance(question.recipient, Mailbox):
         question.known = await live.callout.ask(question.recipient)
         decision = decide(rules, question)
+    doubts = _doubts(question.user, live.accounts(), elsewhere=bool(live.settings.access.auth_socket))
+    decision.passed_over[:0] = doubts
     return views.decision(decision)
 
 
-def test_offline(rules: "AccessRules", grants: "Grants", probe: Document) -> Document:
+def test_offline(
+    rules: "AccessRules", grants: "Grants", probe: Document, accounts: Iterable[Account], *, elsewhere: bool
+) -> Document:
     """`access test` of a stopped relay, which asks no next hop: what only that knows is a deferral."""
     from mailtui.intake.access import decide
 
-    return views.decision(decide(rules, question_of(probe, rules, grants.find)))
+    question = question_of(probe, rules, grants.find)
+    decision = decide(rules, question)
+    decision.passed_over[:0] = _doubts(question.user, accounts, elsewhere=elsewhere)
+    return views.decision(decision)
+
+
+def _doubts(user: str, accounts: Iterable[Account], *, elsewhere: bool) -> list[tuple[str, str]]:
+    """Why no client could be authenticated as `user`, of which the rules know nothing; empty if one could.
+
+    `elsewhere`: somebody else knows the accounts ([access] auth_socket), of which only the quarantine is ours."""
+    from mailtui.intake.accounts import folded
+
+    if not user:
+        return []
+    try:
+        name = folded(user)
+    except ValueError:
+        name = ""
+    account = next((each for each in accounts if each.name == name), None)
+    if account is None:
+        return [] if elsewhere else [("authentication", f'there is no account "{user}", so no client can be it')]
+    if account.quarantined is not None:
+        return [("authentication", f'the account "{account.name}" is in quarantine, so no client can be it')]
+    return []
 
 
 # -- listings --------------------------------------------------------------------------------------------------------

@@ -204,8 +204,16 @@ class Offline:
 
     def access_test(self, probe: Document) -> Document:
         from mailtui.intake.access import AccessRules
+        from mailtui.queue.accounts import read_accounts
 
-        return access.test_offline(AccessRules.from_settings(self.settings), self._grants(), probe)
+        found = self._open()
+        return access.test_offline(
+            AccessRules.from_settings(self.settings),
+            self._grants(),
+            probe,
+            read_accounts(found) if found else [],
+            elsewhere=bool(self.settings.access.auth_socket),
+        )
 
     def grants(self) -> list[Document]:
         return access.grant_rows(self._grants())

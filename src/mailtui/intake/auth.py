@@ -130,6 +130,7 @@ async def _decide(session: "Session", mechanism: str, login: Login) -> None:
     if session.transport is None or session.closing:
         return None
     session.user = user
+    intake.limits.regard(session)
     session.protocol = received.esmtp(secure=session.secure, authenticated=True)
     session.opening = received.opening(
         session.helo, session.client, session.client_name, intake.terms.hostname, session.protocol, session.tls

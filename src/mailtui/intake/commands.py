@@ -32,6 +32,10 @@ NO_RECIPIENT = SmtpError(503, "5.5.1", "No recipient", "recipient-syntax")
 HELO_LIMIT = 255
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
+# Recipients beyond the limit that a client may name before each of them is an error: as many as a client pipelines
+# before it reads a reply. Postfix's smtpd_recipient_overshoot_limit.
+EXCESS = 1000
+
 _WITHOUT_SMTPUTF8 = "it holds characters above 127, which need SMTPUTF8"
 
 # The first words of HTTP requests and of other protocols that browsers can be made to speak (ALPACA): whoever sends
@@ -105,6 +109,7 @@ def _question(session: "Session", sender: Mailbox | None) -> Question:
     if session.rules is not session.intake.rules:
         session.rules = session.intake.rules
         session.network = session.rules.network_of(session.address)
+        session.intake.limits.regard(session)
     return Question(
         client=session.address,
         sender=sender,
@@ -158,6 +163,9 @@ def _rcpt(session: "Session", argument: bytes) -> None:
             if len(transaction.recipients) >= session.intake.terms.recipients:
                 # RFC 5321 section 4.5.3.1.10: the excess is for another transaction, those before stay.
                 # No refusal of the recipient, so it is not one in its history.
+                transaction.excess += 1
+                if transaction.excess > EXCESS:  # a client that does not listen
+                    session.errors += 1
                 return session.refuse(SmtpError(452, "4.5.3", "Too many recipients", "recipients"), transaction.text)
             transaction.recipients[key] = mailbox
             if asked is not None:
@@ -240,18 +248,29 @@ def _not_implemented(session: "Session", argument: bytes) -> None:
     session.fail(502, "5.5.1", "Command is not implemented")
 
 
+def _idle(command: Command) -> Command:
+    """A command that brings no message nearer: a session has so many, and is then closed (standards R02)."""
+
+    def counted(session: "Session", argument: bytes) -> None:
+        if session.intake.limits.idles(session):
+            return session.hang_up(421, "4.7.0", "Too many commands without a message")
+        return command(session, argument)
+
+    return counted
+
+
 COMMANDS: dict[bytes, Command] = {
     b"MAIL": _mail,
     b"RCPT": _rcpt,
     b"DATA": _data,
     b"BDAT": bdat,
-    b"EHLO": _ehlo,
-    b"HELO": _helo,
-    b"RSET": _rset,
-    b"NOOP": _noop,
+    b"EHLO": _idle(_ehlo),
+    b"HELO": _idle(_helo),
+    b"RSET": _idle(_rset),
+    b"NOOP": _idle(_noop),
     b"QUIT": _quit,
-    b"VRFY": _vrfy,
-    b"HELP": _help,
+    b"VRFY": _idle(_vrfy),
+    b"HELP": _idle(_help),
     b"STARTTLS": starttls,
     b"AUTH": auth,
     b"XCLIENT": xclient,

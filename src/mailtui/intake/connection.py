@@ -142,9 +142,11 @@ class Connection(SMTP):
 
     def leave(self, enhanced: str, text: str) -> None:
         """End the session for the sake of others: its last word is sent, but nobody waits until it is read."""
-        if self.transport is None or self.closing:
+        if self.transport is None:
             return None
-        if self.handshaking:
+        # Nobody reads a last word that stands behind others, and one that was said is not said again; what holds on
+        # nevertheless must not keep its descriptor.
+        if self.handshaking or self.closing or self.transport.get_write_buffer_size():
             return self.abort()
         self.send(reply_line(Reply(421, enhanced, f"{self.intake.terms.hostname} {text}")))
         self.flush()

@@ -6,6 +6,7 @@ through however many hold on (R04); what is counted for one client is never more
 memory is bounded, however many clients there are.
 """
 
+import heapq
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
@@ -26,6 +27,13 @@ RESERVE = 10
 # A session that is in the data of a message earns a second for so many octets: one that sends what a slow line sends
 # is not the slowest, one that drips is.
 PACE = 1000.0
+# Sessions that one look at all of them finds to make room: with 1,000 of them a look costs half a millisecond, which is
+# as much as all else that a connection costs. A grant that was given or has ended counts after as many connections.
+SLOWEST = 32
+# Commands without a message, from the beginning or the last message that was kept: Postfix's smtpd_junk_command_limit.
+# Ten times as many for who may relay: a pool of connections keeps them open with NOOP or RSET, for hours at worst.
+IDLE_COMMANDS = 100
+IDLE_COMMANDS_TRUSTED = 1000
 # Messages of a stranger on one connection. No sender that keeps a connection sends more in its time; without an end
 # one would be a way around what is counted by connection.
 MESSAGES = 1000
@@ -111,6 +119,9 @@ class Limits:
         self._budget = budget
         self._grants = grants
         self._clients: Counter[int] = Counter()
+        self._strangers = 0  # of the sessions
+        self._slowest: list[tuple[float, Session]] = []  # with what its slowness was; the slowest one is the last
+        self._looks = 0  # how often the last look at all sessions may still be relied on
         self._by_client: Rates[int] = Rates()
         self._by_user: Rates[str] = Rates()
 
@@ -132,10 +143,11 @@ class Limits:
         if session.network is None and self._clients[key] >= terms.connections_per_client:
             text = f"{terms.hostname} Too many connections from your address"
             return SmtpError(421, "4.7.0", text, "connections-per-client")
-        self.sessions.discard(session)
-        if len(self.sessions) >= terms.connections - terms.connections // RESERVE and not self._make_room(session):
+        self.forget(session)
+        if len(self.sessions) >= _for_strangers(terms) and not self._make_room(session):
             return SmtpError(421, "4.7.0", f"{terms.hostname} Too many connections", "connections")
         self.sessions.add(session)
+        self.regard(session)
         self._clients[key] += 1
         session.counted = key
         return None
@@ -143,7 +155,14 @@ class Limits:
     def forget(self, session: "Session") -> None:
         """A connection is gone."""
         self.sessions.discard(session)
+        self.regard(session)
         self._uncount(session)
+
+    def regard(self, session: "Session") -> None:
+        """Count a session as a stranger or not: it is new or gone, or it has become known who its client is."""
+        stranger = session in self.sessions and not self.trusts(session)
+        self._strangers += stranger - session.stranger
+        session.stranger = stranger
 
     def _uncount(self, session: "Session") -> None:
         key, session.counted = session.counted, None
@@ -154,15 +173,13 @@ class Limits:
 
     def _make_room(self, session: "Session") -> bool:
         """Whether there is a slot for a new connection, if need be that of the slowest stranger."""
-        terms, trusted = self.terms, self.trusts(session)
-        strangers = [each for each in self.sessions if not self.trusts(each)]
-        free = len(self.sessions) < terms.connections
-        if free and (trusted or len(strangers) < terms.connections - terms.connections // RESERVE):
+        terms, now = self.terms, session.loop.time()
+        if not self._looks:
+            self._look(now)
+        self._looks -= 1
+        if len(self.sessions) < terms.connections and (self._strangers < _for_strangers(terms) or self.trusts(session)):
             return True
-        now = session.loop.time()
-        slowest = max(
-            (each for each in strangers if not each.committing), key=lambda each: _slowness(each, now), default=None
-        )
+        slowest = self._next_slowest(now)
         if slowest is None:
             return False
         seconds = round(now - slowest.since)
@@ -171,6 +188,28 @@ class Limits:
         slowest.leave("4.3.2", "Too many connections, try again later")
         self.forget(slowest)
         return True
+
+    def _look(self, now: float) -> None:
+        """Look at all sessions: who is a stranger, for grants come and go, and who are the slowest."""
+        for each in self.sessions:
+            self.regard(each)
+        slowness = {each: _slowness(each, now) for each in self.sessions if each.stranger and not each.committing}
+        found = heapq.nlargest(SLOWEST, slowness, key=slowness.__getitem__)
+        # Behind the first, only those that stay slower than any that is still to come.
+        self._slowest = [(slowness[each], each) for each in found if slowness[each] >= 0 or each is found[0]][::-1]
+        self._looks = SLOWEST
+
+    def _next_slowest(self, now: float) -> "Session | None":
+        """The slowest stranger that may be closed: of those that were found, while they are as they were; else by
+        another look."""
+        for again in (True, False):
+            while self._slowest:
+                slowness, each = self._slowest.pop()
+                if each.stranger and not each.committing and not self.trusts(each) and _slowness(each, now) >= slowness:
+                    return each
+            if again:
+                self._look(now)
+        return None
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -185,6 +224,13 @@ class Limits:
         if terms.client_rate is not None or terms.user_rate is not None:
             return self._rated(session)
         return None
+
+    def idles(self, session: "Session") -> bool:
+        """Count a command that brings no message nearer; whether there were too many since the last one was kept."""
+        session.idle += 1
+        if session.idle <= IDLE_COMMANDS:
+            return False
+        return session.idle > IDLE_COMMANDS_TRUSTED or not self.trusts(session)
 
     def _rated(self, session: "Session") -> SmtpError | None:
         terms, now, user = self.terms, self._clock.monotonic(), session.user
@@ -222,6 +268,11 @@ def client_key(address: Address | None) -> int:
     if address.version == 6:
         return -(int(address) >> 64) - 1
     return int(address)
+
+
+def _for_strangers(terms: Terms) -> int:
+    """Slots that strangers may have."""
+    return terms.connections - terms.connections // RESERVE
 
 
 def patience(rate: Per) -> int:

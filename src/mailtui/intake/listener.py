@@ -32,8 +32,9 @@ from mailtui.tls.serving import Certificate
 if TYPE_CHECKING:
     from mailtui.settings import ListenerSettings, Settings
 
-# Connections that the kernel keeps for us while the loop is busy.
-BACKLOG = 1024
+# Connections that the kernel keeps for us while the loop is busy: as many as Linux allows (net.core.somaxconn). One
+# that finds no place there is not refused, it tries again after 1 s, 3 s, 7 s: that hits the honest ones in a crowd.
+BACKLOG = 4096
 # Octets on their way to disk; above it no new message is read (architecture.md).
 WAITING_LIMIT = 16 << 20
 # How often the recipients file is looked at, and the queue while intake waits for room.

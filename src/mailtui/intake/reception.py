@@ -151,7 +151,7 @@ class Reception:
         session, intake = self._session, self._session.intake
         error: BaseException | None = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is None:
-            session.errors = 0
+            session.errors = session.idle = 0
             session.since = session.loop.time()
             session.send(b"250 2.0.0 queued as " + self._word + b"\r\n")
             intake.accepted(message)

@@ -89,6 +89,8 @@ class Session(Connection):
         self.messages = 0  # begun on this connection
         self.since = self.loop.time()  # when it began, or its last message was kept
         self.counted: int | None = None  # as which client, by `limits`
+        self.stranger = False  # counted as one, by `limits`
+        self.idle = 0  # commands that brought no message nearer, since the beginning or the last one that was kept
         self.unread = False  # the client does not read its replies
         self._position = 0
         self._skipped = 0  # octets of an over-long command
@@ -211,7 +213,7 @@ class Session(Connection):
                     self._end_turn()
         except Exception as error:
             self._blame(error)
-        if self._position:
+        if self._position and not self.busy:  # else it goes on from there: no copy of all that waits for each turn
             self._input, self._position = self._input[self._position :], 0
         if self._replies:
             self.flush()

@@ -70,6 +70,7 @@ def secured(session: "Session", transport: asyncio.Transport) -> None:
     session.helo = session.protocol = session.user = ""
     session.opening = b""
     session.transaction = None
+    session.intake.limits.regard(session)
     session.intake.events.emit("tls", level="debug", client=session.client, listener=session.door.name, tls=session.tls)
     if session.greeted:
         session.resume()

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class Transaction:
     """The sender and the recipients accepted so far."""
 
-    __slots__ = ("asked", "chunks", "opening", "parameters", "protocol", "question", "recipients", "sender", "text")
+    __slots__ = (
+        "asked", "chunks", "excess", "opening", "parameters", "protocol", "question", "recipients", "sender", "text",
+    )  # fmt: skip
 
     def __init__(self, sender: Mailbox | None, question: Question, parameters: MailParameters = NONE) -> None:
         self.sender = sender
@@ -26,6 +28,7 @@ class Transaction:
         # By what makes two addresses the same mailbox; the first one given is kept, with what was asked for it.
         self.recipients: dict[tuple[str, str], Mailbox] = {}
         self.asked: dict[tuple[str, str], RcptParameters] = {}
+        self.excess = 0  # recipients that were refused for being too many
         # The `with` clause and the beginning of the Received line, where they are not those of the session.
         self.protocol = ""
         self.opening = b""

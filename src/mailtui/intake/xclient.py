@@ -56,6 +56,7 @@ def xclient(session: "Session", argument: bytes) -> None:
     if refusal is not None:
         return session.hang_up(421, refusal.reply.enhanced, refusal.reply.text)
     session.user = user
+    session.intake.limits.regard(session)
     # HELO and PROTO are those of the client until the front end says EHLO itself, which makes the session its own.
     if said.get("HELO"):
         session.helo = said["HELO"]
@@ -79,7 +80,7 @@ def _begin_anew(session: "Session", client: Address | None, local: Address | Non
     session.network = session.rules.network_of(client)
     session.helo = session.protocol = session.user = ""
     session.opening = b""
-    session.auth_failures = session.errors = 0
+    session.auth_failures = session.errors = session.idle = 0
 
 
 def _attributes(argument: bytes) -> dict[str, str]:
