@@ -17,8 +17,10 @@ $(BIN)/.ready: requirements.txt pyproject.toml
 run: $(BIN)/.ready
 	@$(BIN)/mailtui
 
+# Three workers, for many tests wait; who has done his share takes from the others. Bytecode is written even where the
+# environment says no: many tests start processes.
 test: $(BIN)/.ready
-	$(BIN)/python -m pytest -n 3 tests
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist worksteal tests
 
 lint: $(BIN)/.ready
 	$(BIN)/ruff check src tests bench

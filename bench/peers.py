@@ -129,9 +129,8 @@ alias_maps =
 alias_database =
 """
 
-# The services of the shipped master.cf that relaying needs, not chrooted, with the shipped limits.
+# The services of the shipped master.cf that relaying needs beside smtpd, not chrooted, with the shipped limits.
 MASTER_CF = """\
-127.0.0.1:{port} inet n - n - - smtpd
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -173,7 +172,7 @@ class Postfix:
             path.mkdir()
         os.chown(data, user.pw_uid, user.pw_gid)
         (self.config / "main.cf").write_text(MAIN_CF.format(next_hop=next_hop, spool=self.spool, data=data))
-        (self.config / "master.cf").write_text(MASTER_CF.format(port=self.port))
+        (self.config / "master.cf").write_text(f"127.0.0.1:{self.port} inet n - n - - smtpd\n{MASTER_CF}")
 
     def start(self, wrapper: Sequence[str] = ()) -> None:
         # start-fg: the master stays our child, so that its end is seen and its group can be killed.

@@ -95,31 +95,41 @@ async def test_the_overview_and_the_status_line(
         assert_harmless(app)
 
 
-@pytest.mark.parametrize("evil", CORPUS)
-async def test_the_dialogs(relay: FakeRelay, console: Opener, evil: str) -> None:
-    relay.preview = lambda verb, body: a_preview(
-        verb,
-        3,
-        command=evil,
-        effects=[evil],
-        left_out=[{"why": evil, "recipients": 1}],
-        sample=[a_row(1, subject=evil, recipient=evil, destination=evil)] * 3,
-    )
-    relay.operations = [an_operation(evil)]
+@pytest.mark.parametrize("part", range(3))
+async def test_the_dialogs(relay: FakeRelay, console: Opener, part: int) -> None:
+    texts = CORPUS[part::3]
+
+    def preview(verb: str, evil: str) -> dict[str, Any]:
+        return a_preview(
+            verb,
+            3,
+            command=evil,
+            effects=[evil],
+            left_out=[{"why": evil, "recipients": 1}],
+            sample=[a_row(1, subject=evil, recipient=evil, destination=evil)] * 3,
+        )
+
+    relay.operations = [{**an_operation(evil), "operation": f"o{n}"} for n, evil in enumerate(texts)]
     async with console() as (app, pilot):
-        for verb in ("queue.hold", "queue.bounce"):
-            app.run_verb(verb, query="to:*")
-            await until(pilot, lambda: isinstance(app.screen, ConfirmDialog) and "Cancel" in shown(app))
+        for n, evil in enumerate(texts):
+            relay.preview = lambda verb, body, evil=evil: preview(verb, evil)
+            for verb in ("queue.hold", "queue.bounce"):
+                app.run_verb(verb, query="to:*")
+                await until(pilot, lambda: isinstance(app.screen, ConfirmDialog) and "Cancel" in shown(app))
+                await pilot.pause()
+                assert_harmless(app)
+                assert "3 recipients" in shown(app)
+                await pilot.press("escape")
+                await until(pilot, lambda: not isinstance(app.screen, ConfirmDialog))
+            await until(pilot, lambda: len(app.operations) == len(texts))
+            app._own[:] = [f"o{n}"]
+            await pilot.press("z")
+            await until(pilot, lambda: isinstance(app.screen, UndoDialog))
+            assert isinstance(app.screen, UndoDialog) and app.screen._operation["operation"] == f"o{n}"
             await pilot.pause()
             assert_harmless(app)
-            assert "3 recipients" in shown(app)
             await pilot.press("escape")
-        await until(pilot, lambda: bool(app.operations))
-        app._own.append("o1")
-        await pilot.press("z")
-        await until(pilot, lambda: isinstance(app.screen, UndoDialog))
-        await pilot.pause()
-        assert_harmless(app)
+            await until(pilot, lambda: not isinstance(app.screen, UndoDialog))
 
 
 async def test_markup_in_a_subject_is_text(relay: FakeRelay, console: Opener) -> None:

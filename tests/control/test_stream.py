@@ -132,7 +132,10 @@ async def test_a_burst_arrives_whole_and_in_order(relay: Relay) -> None:
     reading.close()
 
 
-async def test_a_reader_that_does_not_read_loses_events_and_costs_no_memory(relay: Relay) -> None:
+async def test_a_reader_that_does_not_read_loses_events_and_costs_no_memory(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "TICK", 0.001)  # how often it writes: what is told is the same
     slow = await relay.read()
     await slow.row()
     quick = await relay.read()

@@ -78,6 +78,7 @@ class Live:
         self.clock = clock
         self.state = state
         self.events = Told(clock)
+        self.clients: list[Client] = []  # those that are closed before the relay stops
         settings = parse(BASE.format(postmaster=postmaster) + config)
         self.relay = Relay(settings, state, clock=clock, events=self.events, paused=paused, rng=random.Random(7))
 
@@ -86,6 +87,8 @@ class Live:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for client in self.clients:  # a stop waits for those who were told 421 and do not hang up
+            await client.close()
         await self.relay.stop(0.0)
 
     @property
@@ -122,6 +125,7 @@ class Live:
     async def client(self) -> Client:
         """A connection after EHLO."""
         client = await Client.connect(self.port)
+        self.clients.append(client)
         await client.command("EHLO client.test")
         return client
 

@@ -13,7 +13,7 @@ from mailtui.clock import ManualClock
 from mailtui.config import parse
 from mailtui.relay import StartError
 from tests.control.test_engine import journal, verb
-from tests.end_to_end.conftest import BASE, MESSAGE, Live, Start, smarthost, stored
+from tests.end_to_end.conftest import BASE, MESSAGE, PATIENCE, Live, Start, smarthost, stored
 from tests.end_to_end.test_users import VERIFIER, logged_in, submit
 from tests.peers.conftest import port_of
 from tests.support.client import Client
@@ -45,13 +45,15 @@ async def test_an_account_that_goes_on_over_its_rate_is_quarantined(
             assert (await client.command("MAIL FROM:<ann@sender.test>")).text.startswith("450 4.7.1")
         assert (await client.reply()).text.startswith("421 4.7.0")  # its sessions are closed
         await logged_in(relay, expect=525)
-        await relay.quiet()
+        async with asyncio.timeout(PATIENCE):
+            while not (rows := [row for row in await journal(relay) if "quarantine" in row["command"]]):
+                await relay.quiet()  # its sessions are closed before its mail is held
         assert {row["state"] for row in await relay.rows("user:ann")} == {"held"}
         warnings = {each["code"]: each["text"] for each in relay.relay.warnings()}
         assert "ann is in quarantine: more than 3 messages in 3600 s" in warnings["quarantine"]
         assert "1 accounts are refused for user_rate" in warnings["rate"]
         assert relay.events.counts["user-rate"] == 1
-        [row] = [row for row in await journal(relay) if "quarantine" in row["command"]]
+        [row] = rows
         assert row["who"] == "mailtui" and row["reason"].startswith("more than 3 messages")
 
 

@@ -58,6 +58,7 @@ async def relay(relay_of: Start, hop: NextHop, certificates: Certificates) -> As
 
 async def logged_in(relay: Live, name: str = "ann", password: str = SECRET, expect: int = 235) -> Client:
     client = await Client.connect(port_of(relay, "open"))
+    relay.clients.append(client)
     await client.command("EHLO client.test")
     answer = await client.command("AUTH PLAIN " + b64(f"\0{name}\0{password}"))
     assert answer.code == expect, answer.text
@@ -168,6 +169,19 @@ async def test_accounts_are_listed_without_their_secrets(relay: Live) -> None:
         assert part not in shown
 
 
+async def test_access_test_says_when_nobody_can_be_that_user(relay: Live) -> None:
+    async def passed(user: str) -> list[str]:
+        probe = {"client": "203.0.113.9", "from": "a@b.test", "to": "c@d.test", "user": user}
+        found = await ask(relay, lambda client: client.access_test(probe))
+        assert found["verdict"] == "accept"
+        return [row["why"] for row in found["passed_over"] if "account" in row["why"]]
+
+    assert await passed("Ann") == []
+    assert await passed("eve") == ['there is no account "eve", so no client can be it']
+    await verb(relay, "user.quarantine", args={"name": "ann"}, reason="spam")
+    assert await passed("ann") == ['the account "ann" is in quarantine, so no client can be it']
+
+
 async def test_an_account_holds_at_once_and_after_a_restart(relay: Live, relay_of: Start, hop: NextHop) -> None:
     await (await logged_in(relay)).close()
     await verb(relay, "user.passwd", args={"name": "ann", "verifier": OTHER})
@@ -256,6 +270,7 @@ async def test_a_quarantine_holds_after_a_restart(relay: Live, hop: NextHop) -> 
     await submit(client, "bob@dest.test")
     await relay.told("deferred")
     await verb(relay, "user.quarantine", args={"name": "ann"})
+    await client.close()
     await relay.relay.stop(0.0)
     async with Live(relay.clock, relay.state, smarthost(hop) + _OPEN, False, "postmaster@ours.test") as again:
         await (await logged_in(again, expect=525)).close()

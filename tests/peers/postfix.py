@@ -8,6 +8,8 @@ import pwd
 import subprocess
 from pathlib import Path
 
+from bench import peers
+
 from tests.peers.certificates import Certificates
 from tests.peers.programs import Directory, Port, Server, need, need_root
 
@@ -66,20 +68,7 @@ MASTER_CF = """\
 {scram} inet n - n - - smtpd
  -o smtpd_tls_security_level=encrypt -o smtpd_sasl_auth_enable=yes -o smtpd_sasl_mechanism_filter=scram-sha-256
  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-smtp unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
 virtual unix - n n - - virtual
-anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
 
@@ -119,7 +108,7 @@ class Postfix:
         )
         (top / "etc" / "main.cf").write_text(main)
         services = {name: f"127.0.0.1:{port}" for name, port in self.ports.items()}
-        (top / "etc" / "master.cf").write_text(MASTER_CF.format(**services))
+        (top / "etc" / "master.cf").write_text(MASTER_CF.format(**services) + peers.MASTER_CF)
         self._fresh = iter([f"box{number}@next.test" for number in range(MAILBOXES)])
         lines = [f"box{number}@next.test box{number}/\n" for number in range(MAILBOXES)]  # with a slash: a Maildir
         lines.append(f"{INTERNATIONAL} {INTERNATIONAL.partition('@')[0]}/\n")

@@ -36,12 +36,6 @@ def list_(place: Place) -> None:
     """
     with source(place) as relay:
         rows = relay.routes()
-    if place.json:
-        output.json_lines(rows)
-        return
-    if not rows:
-        output.say("There is no route: mail goes to its MX, or to the smarthost.")
-        return
     heads = [
         output.Column("MATCH", flex=True),
         output.Column("TARGET", flex=True),
@@ -49,12 +43,12 @@ def list_(place: Place) -> None:
         output.Column("QUEUED", right=True),
         output.Column("FROM"),
     ]
-    cells = [
-        [row["match"], row["target"], _options_text(row) or "-", row["queued"],
-         "file, beaten by the live row" if row["shadowed"] else row["source"]]
-        for row in rows
-    ]  # fmt: skip
-    output.table(heads, cells)
+
+    def cells(row: Document) -> list[Any]:
+        source = "file, beaten by the live row" if row["shadowed"] else row["source"]
+        return [row["match"], row["target"], _options_text(row) or "-", row["queued"], source]
+
+    output.listing(rows, place.json, "There is no route: mail goes to its MX, or to the smarthost.", heads, cells)
 
 
 def _options_text(row: Document) -> str:

@@ -78,12 +78,6 @@ def list_(place: Place) -> None:
     """
     with source(place) as relay:
         rows = relay.users()
-    if place.json:
-        output.json_lines(rows)
-        return
-    if not rows:
-        output.say("There is no account; mailtui user add NAME makes one.")
-        return
     heads = [
         output.Column("USER", flex=True),
         output.Column("SINCE"),
@@ -91,11 +85,14 @@ def list_(place: Place) -> None:
         output.Column("QUARANTINED"),
         output.Column("REASON", flex=True),
     ]
-    cells = [
-        [row["user"], output.local(row["since"]), row["queued"], output.local(row["quarantined"]) or "-", row["reason"]]
-        for row in rows
-    ]
-    output.table(heads, cells)
+
+    def cells(row: Document) -> list[Any]:
+        return [
+            row["user"], output.local(row["since"]), row["queued"], output.local(row["quarantined"]) or "-",
+            row["reason"],
+        ]  # fmt: skip
+
+    output.listing(rows, place.json, "There is no account; mailtui user add NAME makes one.", heads, cells)
 
 
 @user.command("passwd")
