@@ -112,6 +112,8 @@ class FakeLink:
                 gone = number in self.gone
                 rows.append({"index": at, "id": rid(number)[:13], "rid": rid(number), "gone": True} if gone
                             else {**self.row(number), "index": at})  # fmt: skip
+        elif parts == ["queue"]:
+            rows = [self.row(number) for number in self.numbers[: int(asked["limit"][0])] if number not in self.gone]
         elif parts[0] == "history":
             rows = self.history
         elif parts[:2] == ["queue", "why"]:

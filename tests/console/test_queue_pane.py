@@ -1,5 +1,7 @@
 """The Queue pane: the set, the filter, what the cursor's row says, and what the verbs are given."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -79,6 +81,52 @@ async def test_the_cursor_stays_on_its_row_when_the_set_is_taken_again() -> None
         assert table.cursor == 540 and table.name_here == rid(500)
         assert shown(app)[line].startswith("▌") and "rcpt500@" in shown(app)[line]
         assert not any("left the list" in said for said in app.said)
+
+
+class SlowLink(FakeLink):
+    """Makes sets when it is let."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__(numbers)
+        self.may = asyncio.Event()
+
+    async def call(self, method: str, path: str, body: dict[str, Any] | None = None, *, lines: bool = False) -> Any:
+        if method == "POST":
+            await self.may.wait()
+        return await super().call(method, path, body, lines=lines)
+
+
+async def test_keys_typed_while_a_set_is_taken_are_not_undone() -> None:
+    link = SlowLink(range(MILLION))
+    link.may.set()
+    app = FakeFrame(link)
+    async with app.run_test() as pilot:
+        await settled(pilot, app)
+        await pilot.press("j", "j")
+        link.may.clear()
+        await pilot.press("ctrl+r", "j", "j", "j")
+        before, link.numbers = app.pane.set, [*range(2000, 2007), *range(1000)]  # seven new ones on top
+        link.may.set()
+        await until(pilot, lambda: app.pane.set is not before)
+        await settled(pilot, app)
+        assert app.pane.table.cursor == 12
+        assert app.pane.table.row is not None and app.pane.table.row["rid"] == rid(5)
+
+
+async def test_the_first_rows_are_there_while_the_first_set_is_made_and_cannot_all_be_marked() -> None:
+    link = SlowLink(range(MILLION))
+    app = FakeFrame(link)
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: "rcpt0@" in "\n".join(shown(app)))
+        assert "taking the list" in shown(app)[0] and app.pane.set is None
+        await pilot.press("asterisk")
+        assert not app.pane.table.marked
+        await pilot.press("space", "j")
+        assert app.pane.selection() == {"ids": [rid(0)]}
+        link.may.set()
+        await settled(pilot, app)
+        assert app.pane.table.count == MILLION
+        assert (app.pane.table.cursor, list(app.pane.table.marks)) == (2, [rid(0)])
 
 
 async def test_a_cursor_whose_row_left_goes_to_the_nearest_and_says_so() -> None:

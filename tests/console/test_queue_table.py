@@ -46,7 +46,7 @@ class Frame(App[None]):
 
     def on_mount(self) -> None:
         self.table.focus()
-        self.table.show(self.source)
+        self.table.show(Pages(self.source))
 
     def on_queue_table_opened(self, event: QueueTable.Opened) -> None:
         self.posted.append(event)
@@ -237,7 +237,7 @@ async def test_an_empty_set_and_a_click() -> None:
         await pilot.pause()
         assert app.table.cursor == 0 and app.table.marked == 0 and app.source.asked == []
         app.source.count = 5
-        app.table.show(app.source)
+        app.table.show(Pages(app.source))
         await settled(pilot, app)
         await pilot.click(QueueTable, offset=(10, 3))
         assert app.table.cursor == 2

@@ -1,6 +1,7 @@
 """The console in a terminal of its own: what reaches it, and what becomes of the relay when it is lost."""
 
 import fcntl
+import gc
 import os
 import pty
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from mailtui.console import supervise
-from mailtui.console.terminal import prepare
+from mailtui.console.terminal import SWEEP, SWEEP_LATEST, Broom, prepare
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = """
@@ -188,3 +189,30 @@ def test_the_theme_fits_the_link_and_the_wish(environ: MutableMapping[str, str],
     assert environ.get("TEXTUAL_THEME") == theme
     assert environ["TEXTUAL_ANIMATIONS"] == "none"
     assert environ.get("ESCDELAY") == ("500" if "SSH_CONNECTION" in environ else None)
+
+
+def test_garbage_is_collected_when_no_key_comes_and_at_last_when_keys_never_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, swept = 0.0, []
+    monkeypatch.setattr(gc, "collect", lambda: swept.append(now))
+    broom = Broom(lambda: now)
+    while now < 30.0:
+        now += 0.25
+        broom.beat()
+    assert swept == [SWEEP]
+    while now < 300.0:
+        now += 0.25
+        broom.typed()
+        broom.beat()
+    assert swept == [SWEEP, SWEEP + SWEEP_LATEST, SWEEP + 2 * SWEEP_LATEST]
+
+
+def test_the_collector_is_as_before_when_the_console_has_gone() -> None:
+    broom = Broom()
+    try:
+        broom.start()
+        assert not gc.isenabled() and gc.get_freeze_count()
+    finally:
+        broom.stop()
+    assert gc.isenabled() and not gc.get_freeze_count()

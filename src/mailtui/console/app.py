@@ -15,7 +15,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 from textual.filter import LineFilter
-from textual.widgets import ContentSwitcher, Input
+from textual.screen import Screen
+from textual.widgets import Input
 
 from mailtui.console import commands, go, menus, words
 from mailtui.console.asking import Asking
@@ -30,8 +31,8 @@ from mailtui.console.panes.queue import QueuePane
 from mailtui.console.place import Place, is_place
 from mailtui.console.present.overview import ORDINARY
 from mailtui.console.supervise import Supervisor
-from mailtui.console.terminal import AsciiNet, Net, Watchdog, on_hangup
-from mailtui.console.widgets.frame import BottomLine, FooterKeys, StatusLine, TabStrip
+from mailtui.console.terminal import AsciiNet, Broom, Net, Watchdog, on_hangup
+from mailtui.console.widgets.frame import BottomLine, FooterKeys, Ground, Panes, StatusLine, TabStrip
 from mailtui.control.errors import VerbError
 
 Shown = TypeVar("Shown", OverviewPane, QueuePane)
@@ -105,6 +106,7 @@ class Console(Asking, inherit_bindings=False):
         self.shown = "overview"
         self._top = Top()
         self._watchdog: Watchdog | None = None
+        self._broom: Broom | None = None
         self._splice = Splice()
         self._last_pane = "queue"
         self._left = float("-inf")
@@ -116,16 +118,21 @@ class Console(Asking, inherit_bindings=False):
     def compose(self) -> ComposeResult:
         yield StatusLine()
         yield TabStrip()
-        with ContentSwitcher(initial=self.shown, id="panes"):
+        with Panes(initial=self.shown, id="panes"):
             yield from self.panes.values()
         yield BottomLine()
         yield FooterKeys()
+
+    def get_default_screen(self) -> Screen[Any]:
+        return Ground(id="_default")
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
         """After the first paint: the relay is asked when there is something to look at."""
+        if self._broom is not None:
+            self._broom.start()
         self.link.start()
         self.set_interval(TICK, self._tick)
         self.overview.focus_first()
@@ -159,6 +166,8 @@ class Console(Asking, inherit_bindings=False):
         behind a `:` would reach the table, where letters are verbs, before the line is open.
         """
         if isinstance(event, events.Key) and not event.is_forwarded:
+            if self._broom is not None:
+                self._broom.typed()
             typing = isinstance(self.focused, Input)
             if self._splice.swallow(event.key, event.character, time.monotonic(), typing=typing):
                 return
@@ -187,8 +196,9 @@ class Console(Asking, inherit_bindings=False):
     def _tick(self) -> None:
         if not self.is_running:  # widgets are being taken down, the timer is the last to go
             return
-        if self._watchdog is not None:
+        if self._watchdog is not None and self._broom is not None:
             self._watchdog.beat()
+            self._broom.beat()
         if self.supervisor is not None:
             for death in self.supervisor.news():
                 self.flash(death.text, error=True)
@@ -244,7 +254,7 @@ class Console(Asking, inherit_bindings=False):
             self.pop_screen()
         if name != self.shown:
             self._last_pane, self.shown = self.shown, name
-            self.screen_stack[0].query_one("#panes", ContentSwitcher).current = name
+            self.screen_stack[0].query_one(Panes).current = name
         self.screen_stack[0].query_one(FooterKeys).show(self.pane.SCOPE)
         focusable = next((widget for widget in self.pane.query("*") if widget.focusable), None)
         if focusable is not None:
@@ -363,6 +373,7 @@ class Console(Asking, inherit_bindings=False):
 
     def show(self) -> str:
         """Run until left; "stop" or "leave". A lost terminal means leave."""
+        self._broom = Broom()
         self._watchdog = Watchdog(self._lost_terminal)
         self._watchdog.start()
         on_hangup(self._lost_terminal)
@@ -372,6 +383,7 @@ class Console(Asking, inherit_bindings=False):
             return self.run(mouse=self.mouse_taken) or "leave"
         finally:
             self._watchdog.stop()
+            self._broom.stop()
 
     def _lost_terminal(self) -> None:
         """From a signal handler or a thread."""

@@ -62,10 +62,11 @@ class Top:
         )
         for screen in console.screen_stack:
             screen.set_class(not live and bool(console.status), "-lost")
-            for line in screen.query(StatusLine):
-                line.set_lines([status])
-            for strip in screen.query(TabStrip):
-                strip.set_lines([tabs])
+            for widget in screen.children:  # a query would try its selector on every widget of the screen
+                if isinstance(widget, StatusLine):
+                    widget.set_lines([status])
+                elif isinstance(widget, TabStrip):
+                    widget.set_lines([tabs])
 
 
 def undo_clock(console: "Console", now: float) -> str:

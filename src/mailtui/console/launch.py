@@ -45,6 +45,7 @@ def _show(launch: Launch, supervisor: Supervisor, *, read_only: bool, on_quit: s
     from mailtui.console import terminal
 
     terminal.prepare(os.environ)  # before anything else of Textual: it reads its environment once
+    sys.setswitchinterval(terminal.SWITCH)
 
     from mailtui.console.app import Console
     from mailtui.console.link import Link

@@ -12,14 +12,16 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mailtui.control.clean import clean, clean_lines, clean_value
 from mailtui.control.errors import NOT_RUNNING, WRONG, VerbError
+
+Answer = TypeVar("Answer")
 
 # The relay sends a status at least once a second; after this long without a line it is stuck, or the tunnel to it is.
 SILENCE = 10.0
@@ -129,30 +131,46 @@ class Link:
     ) -> Any:
         """One JSON document, cleaned. `lines` keeps line breaks inside of texts. AnswerError."""
         started = time.monotonic()
-        data = await self._ask(method, path, body)
+        answer = await self._ask(method, path, body, lambda data: _cleaned(_parsed(data, self.path), lines))
         if timed:
             self.latency = time.monotonic() - started
-        return _cleaned(_parsed(data, self.path), lines)
+        return answer
 
     async def lines(self, path: str) -> list[Any]:
         """JSON Lines, cleaned. AnswerError, also for an error that comes after the first rows."""
-        rows = [_cleaned(_parsed(line, self.path)) for line in (await self._ask("GET", path, None)).splitlines()]
+        rows = await self._ask("GET", path, None, self._rows)
         if rows and isinstance(rows[-1], dict) and "error" in rows[-1] and "exit" in rows[-1]:
             raise AnswerError(str(rows[-1]["error"]), int(rows[-1]["exit"]), 200)
         return rows
 
     async def raw(self, path: str, limit: int) -> bytes:
         """The first `limit` octets of an answer, NOT cleaned: for hex views and files. AnswerError."""
-        return await self._ask("GET", path, None, limit)
+        return await self._ask("GET", path, None, bytes, limit)
 
-    async def _ask(self, method: str, path: str, body: dict[str, Any] | None, limit: int | None = None) -> bytes:
-        loop = asyncio.get_running_loop()
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        read: Callable[[bytes], Answer],
+        limit: int | None = None,
+    ) -> Answer:
+        """What `read` makes of the answer, in a thread: a page of rows takes it as long as a frame."""
+
+        def asked() -> Answer:
+            data = self._request(method, path, body, limit)
+            with self._lock:
+                self.received += len(data)
+            return read(data)
+
         try:
-            data = await loop.run_in_executor(self._pool, self._request, method, path, body, limit)
+            answer = asyncio.get_running_loop().run_in_executor(self._pool, asked)
         except RuntimeError:  # the pool is shut: the console is on its way out
             raise AnswerError("the console is leaving", NOT_RUNNING) from None
-        self.received += len(data)
-        return data
+        return await answer
+
+    def _rows(self, data: bytes) -> list[Any]:
+        return [_cleaned(_parsed(line, self.path)) for line in data.splitlines()]
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None, limit: int | None) -> bytes:
         connection = _Connection(self.path, ANSWER_TIMEOUT)
@@ -195,7 +213,8 @@ class Link:
                 line = answer.readline()
                 if not line:
                     return
-                self.received += len(line)
+                with self._lock:
+                    self.received += len(line)
                 yield line
         finally:
             with self._lock:

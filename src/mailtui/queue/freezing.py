@@ -12,13 +12,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from operator import neg
+from typing import Any
 
+from mailtui.model import State
 from mailtui.queue.leads import gather, short, states_of
 from mailtui.queue.listing import look_up
 from mailtui.queue.paging import Order
 from mailtui.queue.query import Query
 from mailtui.queue.rows import Rid
-from mailtui.queue.windows import WINDOW, Found, Pace, each
+from mailtui.queue.windows import WINDOW, Found, Pace, each, packed
 
 # Numbers compared in one go when a recipient is looked for: a millisecond, for nothing else runs meanwhile.
 PIECE = 50_000
@@ -74,6 +76,25 @@ class FrozenSet:
         return None
 
 
+@dataclass(slots=True)
+class _Run:
+    """Recipients, oldest first; `values` are those sorted by."""
+
+    values: list[Any]
+    messages: list[int]
+    ordinals: list[int]
+
+    def put(self, value: Any, message: int, ordinal: int) -> None:
+        """A claimed row in its place. One that was parked while the scan went on has been met there already."""
+        at = bisect_left(self.messages, message)
+        while at < len(self.messages) and self.messages[at] == message and self.ordinals[at] < ordinal:
+            at += 1
+        met = at < len(self.messages) and (self.messages[at], self.ordinals[at]) == (message, ordinal)
+        self.values[at : at + met] = [value]
+        self.messages[at : at + met] = [message]
+        self.ordinals[at : at + met] = [ordinal]
+
+
 def freeze(
     connection: sqlite3.Connection,
     query: Query,
@@ -90,11 +111,12 @@ def freeze(
     values = array("d")
     ranks = _ranks(connection) if order.name == "destination" else {}
     for run in runs:
-        _append(made, run)
+        made.messages.extend(run.messages)
+        made.ordinals.extend(run.ordinals)
         if order.name == "destination":
-            values.extend([ranks.get(row[0], 0) for row in run])
+            values.extend([ranks.get(value, 0) for value in run.values])
         elif order.name != "arrived":
-            values.extend([inf if row[0] is None else row[0] for row in run])
+            values.extend([inf if value is None else value for value in run.values])
     if order.name != "arrived":
         _sort(made, values, order, reverse, pace)
     elif not reverse:
@@ -106,11 +128,6 @@ def freeze(
 def _ranks(connection: sqlite3.Connection) -> dict[str, int]:
     """Where each domain stands in the order of names; what is interned from now on stands before all."""
     return {name: rank for rank, (name,) in enumerate(connection.execute(NAMES_IN_ORDER))}
-
-
-def _append(made: FrozenSet, run: Sequence[Found]) -> None:
-    made.messages.extend([row[1] for row in run])
-    made.ordinals.extend([row[2] for row in run])
 
 
 def _sort(made: FrozenSet, values: "array[float]", order: Order, reverse: bool, pace: Pace) -> None:
@@ -163,7 +180,7 @@ def _runs(
     claimed: Collection[Rid],
     active: frozenset[Rid],
     pace: Pace,
-) -> Iterator[list[Found]]:
+) -> Iterator[_Run]:
     """All that matches, oldest first, each once, as (value sorted by, message, ordinal)."""
     parked = query.rows is not None
     rows = query.rows if query.rows is not None else [(message, ordinal, ordinal) for message, ordinal in claimed]
@@ -171,29 +188,41 @@ def _runs(
     named = sorted(((value, message, ordinal) for message, ordinal, value in found), key=_rid)
     states = states_of(query)
     if parked or not states or destinations == []:
-        yield named
+        yield _run(named)
         return
     stretches, _ = short(connection, query, destinations, states, order.column)
     if stretches is not None:
         once = {_rid(row): row for row in named}
         for leg in gather(query, stretches, destinations, states, order, False, None, -1):
             once.update((_rid(row), row) for row in connection.execute(leg.sql, leg.values).fetchall())
-        yield [once[rid] for rid in sorted(once)]
+        yield _run([once[rid] for rid in sorted(once)])
         return
-    taken = {row[1] for row in named}
     at = 0
-    for run in each(connection, query, destinations, states, order, pace):
-        if not run:
-            continue
-        here = at
-        while at < len(named) and _rid(named[at]) <= _rid(run[-1]):
+    for run in _scanned(connection, query, order, destinations, states, pace):
+        while run.messages and at < len(named) and _rid(named[at]) <= (run.messages[-1], run.ordinals[-1]):
+            run.put(*named[at])
             at += 1
-        if at > here or not taken.isdisjoint(row[1] for row in run):
-            # A claimed row that was parked while the scan went on is met again: it counts where it stood.
-            once = {_rid(row): row for row in run} | {_rid(row): row for row in named[here:at]}
-            run = [once[rid] for rid in sorted(once)]
         yield run
-    yield named[at:]
+    yield _run(named[at:])
+
+
+def _scanned(
+    connection: sqlite3.Connection,
+    query: Query,
+    order: Order,
+    destinations: Sequence[int] | None,
+    states: Sequence[State],
+    pace: Pace,
+) -> Iterator[_Run]:
+    if order.name == "arrived":
+        for messages, ordinals in packed(connection, query, destinations, states, pace):
+            yield _Run([None] * len(messages), messages, ordinals)
+    else:
+        yield from map(_run, each(connection, query, destinations, states, order, pace))
+
+
+def _run(rows: Sequence[Found]) -> _Run:
+    return _Run([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
 
 
 def _rid(row: Found) -> Rid:

@@ -30,6 +30,7 @@ CARD = 5.0
 class Card(Vertical):
     """`look` tells it which row is under the cursor."""
 
+    BLANK = True  # its lines are all that it shows
     DEFAULT_CSS = """
     Card { width: 55; display: none; padding: 0 0 0 1; }
     """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 from urllib.parse import quote
 
-from mailtui.console.widgets.pages import Row
+from mailtui.console.widgets.pages import PAGE, Row
 
 # How far around a row that has vanished the nearest one that stayed is looked for.
 NEAR = 5
@@ -45,6 +45,25 @@ class FrozenSet:
     async def drop(self) -> None:
         """Tell the relay that it is not needed any more."""
         await self.link.call("DELETE", f"/v1/sets/{quote(self.name, '')}")
+
+
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """The first rows of the queue, to be looked at while the set of a million is made."""
+
+    first: list[Row]
+
+    @property
+    def count(self) -> int:
+        return len(self.first)
+
+    async def rows(self, offset: int, limit: int) -> list[Row]:
+        return self.first[offset : offset + limit]
+
+
+async def glimpse(link: Asks) -> Glimpse:
+    """The newest of the whole queue: a page that an index has in order."""
+    return Glimpse(cast(list[Row], await link.lines(f"/v1/queue?limit={PAGE}")))
 
 
 async def take(link: Asks, query: str, sort: str = "arrived", reverse: bool = False) -> FrozenSet:

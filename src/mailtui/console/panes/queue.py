@@ -4,6 +4,7 @@ Promises: what is marked is what is acted on (rids, or the set itself); a set th
 its row and the marks on theirs, and says what has left; a filter is always shown, and a wrong one changes nothing.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -20,12 +21,12 @@ from mailtui.console.message.past import PastScreen
 from mailtui.console.message.screen import MessageScreen
 from mailtui.console.panes import away
 from mailtui.console.panes.card import Card
-from mailtui.console.panes.frozen import FrozenSet, nearest, still_there, take
+from mailtui.console.panes.frozen import FrozenSet, glimpse, nearest, still_there, take
 from mailtui.console.present.about import PAST, About, empty_line, title_line
 from mailtui.console.present.rows import WIDE, QueueFace, cursor_lines, sort_words
 from mailtui.console.present.text import shorten
 from mailtui.console.widgets.lines import Lines
-from mailtui.console.widgets.pages import Row
+from mailtui.console.widgets.pages import Pages, Row
 from mailtui.console.widgets.queue_table import QueueTable
 from mailtui.control.clean import clean
 from mailtui.control.errors import VerbError
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 # Rows on the screen are read again this often, in seconds, while the pane is seen; it also keeps the relay's set alive.
 RENEW = 2.0
 
+# How often it is looked whether the rows on the screen look different now, in seconds: no age shown changes sooner.
+LOOK = 1.0
+
 # A followed list is taken again at most this often, in seconds, and takes at most a twentieth of the relay's time.
 FOLLOW, FOLLOW_SHARE = 3.0, 20.0
 
@@ -43,14 +47,21 @@ FOLLOW, FOLLOW_SHARE = 3.0, 20.0
 PLACED = 20
 
 
+class RowBox(Horizontal):
+    """Table and card side by side, and nothing else."""
+
+    BLANK = True
+
+
 class QueuePane(Widget, can_focus=False):
     """Panes are told by the frame when to `tick`; see `console/app.py`."""
 
     SCOPE = "queue"
+    BLANK = True  # its parts cover it: nothing of its own is drawn, and each frame asks
     DEFAULT_CSS = """
     QueuePane { layout: vertical; height: 1fr; }
     QueuePane > #queue-title { height: 1; }
-    QueuePane > Horizontal { height: 1fr; }
+    QueuePane > RowBox { height: 1fr; }
     QueuePane.-card Card { display: block; }
     QueuePane > #queue-cursor { height: 2; }
     """
@@ -78,7 +89,7 @@ class QueuePane(Widget, can_focus=False):
         self.following = "auto"  # "auto": as long as the cursor stands on the first row; "on": as asked by `f`; ""
         self.note: tuple[str, str] = ("", "")  # (text, role) in place of what binds the row: an error, a count
         self.past = 0  # rows of the history that match a filter which nothing in the queue matches
-        self._renewed = self._taken = 0.0  # monotonic
+        self._renewed = self._taken = self._looked = 0.0  # monotonic
         self._took = 0.0  # seconds that the relay needed for the set
         self._seen: Any = None  # the queue's counts when the set was taken
         self._renewing = self._taking = False
@@ -92,7 +103,7 @@ class QueuePane(Widget, can_focus=False):
 
     def compose(self) -> ComposeResult:
         yield Lines([[]], id="queue-title")
-        with Horizontal():
+        with RowBox():
             yield QueueTable(self._face(), glyphs=self.console.glyphs, now=self.now, id="queue-table")
             yield Card(self.now)
         yield Lines([[], []], id="queue-cursor")
@@ -162,7 +173,9 @@ class QueuePane(Widget, can_focus=False):
         if self.console.paused_screen:
             return
         table, clock = self.table, time.monotonic()
-        table.tick(ask=self.console.link.live)
+        if clock - self._looked >= LOOK:
+            self._looked = clock
+            table.tick(ask=self.console.link.live)
         self._write()
         if not self.console.link.live or self._taking:
             return
@@ -233,16 +246,24 @@ class QueuePane(Widget, can_focus=False):
         table, link, old = self.table, self.console.link, self.set
         started = time.monotonic()
         counts = self.console.status.get("queue")
-        head = top or (self.following == "auto" and table.cursor == 0)
-        new = await take(link, query, sort, reverse)
+        if old is None and not query and sort == "arrived" and not reverse:
+            new, _ = await asyncio.gather(take(link, query, sort, reverse), self._glimpse())
+        else:
+            new = await take(link, query, sort, reverse)
         marks, left = await self._survivors(query)
-        cursor, moved = (0, "") if head else await nearest(new, table.at, table.cursor)
         places = {rid: await new.index(rid) for rid in marks} if len(marks) <= PLACED else {}
+        # Keys that are pressed while the relay is asked move the cursor on from where it was found.
+        before = table.cursor
+        head = top or (self.following == "auto" and before == 0)
+        cursor, moved = (0, "") if head else await nearest(new, table.at, before)
+        pages = Pages(new)
+        await pages.ready(cursor - before + table.top, table.size.height)
+        cursor += table.cursor - before
         self.query_text, self.sort, self.reverse = query, sort, reverse
         self.set, self.note, self.past = new, ("", ""), 0
         self._taken = self._renewed = time.monotonic()
         self._took, self._seen = self._taken - started, counts
-        table.show(new, cursor=cursor, marks=marks, face=self._face())
+        table.show(pages, cursor=cursor, marks=marks, face=self._face())
         table.places |= {rid: place for rid, place in places.items() if place is not None}
         if said := "; ".join(part for part in (left, moved) if part):
             self.console.flash(said)
@@ -254,6 +275,16 @@ class QueuePane(Widget, can_focus=False):
                 await old.drop()
             except VerbError:
                 pass  # it is gone already, and that is all we want
+
+    async def _glimpse(self) -> None:
+        """Show the first rows while the first set is made: with a million it takes a second."""
+        try:
+            pages = Pages(await glimpse(self.console.link))
+            await pages.ready(0, self.table.size.height)
+        except VerbError:
+            return  # the set will say what is wrong
+        self.table.show(pages, whole=False)
+        self._write()
 
     async def _survivors(self, query: str) -> tuple[dict[str, Row], str]:
         """The marked rows that are still there, and what to say of the others."""

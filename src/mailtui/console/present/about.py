@@ -27,7 +27,8 @@ class About:
 def title_line(about: About, width: int, glyphs: Glyphs) -> Line:
     """`QUEUE  by NEXT▲   312 of 1,000,000   from:spammer@x age>1h          marked 3 ◆`."""
     count = "taking the list" if about.count is None else words.count(about.count)
-    of = f" of {words.count(about.total)}" if about.query and about.total is not None else ""
+    said = about.total is not None and (about.query or about.count is None)
+    of = f" of {words.count(about.total)}" if said else ""
     line: Line = [(" QUEUE ", "title"), (f" {about.by}   ", ""), (count + of, "strong")]
     if about.query:
         line += [("   ", ""), (about.query, "key")]

@@ -8,9 +8,10 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
+from textual.screen import Screen
 from textual.timer import Timer
 from textual.widget import Widget
-from textual.widgets import Input
+from textual.widgets import ContentSwitcher, Input
 
 from mailtui.console import keys, words
 from mailtui.console.glyphs import Glyphs
@@ -95,6 +96,18 @@ def tab_line(
             spans.append((tab, "title" if name == shown else "dim"))
             left -= words.cells(tab)
     return [*spans, (" " * left, ""), (clock, "dim")]
+
+
+class Ground(Screen[None]):
+    """The screen under everything. Its parts cover it: nothing of its own is drawn, and each frame asks."""
+
+    BLANK = True
+
+
+class Panes(ContentSwitcher):
+    """One pane of all; covered by it."""
+
+    BLANK = True
 
 
 class FooterKeys(Lines):

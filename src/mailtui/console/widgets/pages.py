@@ -65,6 +65,13 @@ class Pages:
         del self._waiting[WAITING:]
         return bool(self._waiting)
 
+    async def ready(self, first: int, rows: int) -> None:
+        """Fetch what a screen of `rows` from position `first` on shows, before anybody looks. Errors pass through."""
+        first = max(0, min(first, self.source.count - rows))
+        while self.look(first, first + rows - 1) and any(self.get(at) is None for at in (first, first + rows - 1)):
+            if await self.fetch() is None:
+                return
+
     async def fetch(self) -> tuple[int, int] | None:
         """Fetch the next page that waits: (position, rows), None if none waits. The source's errors pass through."""
         if not self._waiting:

@@ -6,15 +6,17 @@ rows that are not at hand are drawn dim and asked for beside.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.cache import LRUCache
+from textual.color import Color
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
@@ -25,7 +27,7 @@ from mailtui.console.glyphs import UNICODE, Glyphs
 from mailtui.console.present.rows import Column
 from mailtui.console.widgets.face import Cells, Face
 from mailtui.console.widgets.lines import ROLES
-from mailtui.console.widgets.pages import Pages, Row, Source
+from mailtui.console.widgets.pages import Pages, Row
 
 # Lines kept ready to be drawn: some screens of them.
 STRIPS = 512
@@ -45,6 +47,12 @@ class _Look:
     cells: Cells
     cursor: bool
     marked: bool
+
+
+def _cut(text: str, first: int, end: int) -> str:
+    """Those cells of a text that are not left of `first` and before `end`."""
+    first = max(0, first)
+    return Strip([Segment(text)]).crop(first, max(first, end)).text
 
 
 class QueueTable(ScrollView, can_focus=True):
@@ -106,12 +114,16 @@ class QueueTable(ScrollView, can_focus=True):
         self.now = now
         self.pages: Pages | None = None
         self.marks: dict[str, Row] = {}  # by name, as they were when marked
-        self.all_marked = False
+        self.all_marked, self.whole = False, True
         self.range_from: int | None = None  # where a range began
         self.places: dict[str, int] = {}  # where in this set marked rows are, as far as known
-        self.drawn = 0  # lines drawn so far, for tests
+        self.drawn = 0  # looks of lines that changed so far, for tests
         self._columns: tuple[Column, ...] = ()
+        self._in_sight: tuple[Column, ...] = ()
         self._looks: dict[int, _Look | None] = {}  # position -> what stands on the screen
+        self._cells: dict[int, tuple[Row, Cells]] = {}  # position -> its cells since the last tick
+        self._styles: dict[tuple[str, bool], Style] = {}
+        self._ground: Color | None = None  # the colour behind everything, for the filters
         self._strips: LRUCache[Any, Strip] = LRUCache(STRIPS)
         self._working = False
 
@@ -137,18 +149,27 @@ class QueueTable(ScrollView, can_focus=True):
         """The row at this position, None if it is not at hand."""
         return self.pages.get(index) if self.pages is not None and 0 <= index < self.count else None
 
-    def show(self, source: Source, *, cursor: int = 0, marks: Mapping[str, Row] | None = None,
-             face: Face | None = None) -> None:  # fmt: skip
-        """Another set in place of the one before. The cursor's row stays on its line of the screen where it can."""
+    @property
+    def top(self) -> int:
+        """The position of the first row on the screen."""
+        return int(self.scroll_offset.y)
+
+    def show(self, pages: Pages, *, cursor: int = 0, marks: Mapping[str, Row] | None = None,
+             face: Face | None = None, whole: bool = True) -> None:  # fmt: skip
+        """Another set in place of the one before. The cursor's row stays on its line of the screen where it can.
+
+        `whole`: it is a set that all of can be marked, and not just some rows of one.
+        """
         line = self.cursor - self.scroll_offset.y
-        self.pages = Pages(source)
+        self.pages, self.whole = pages, whole
         self.face = face or self.face
         self.marks = dict(marks or {})
         self.places = {}
         self.all_marked, self.range_from = False, None
         self._looks.clear()
+        self._cells.clear()
         self._resize()
-        self.set_reactive(QueueTable.cursor, max(0, min(cursor, source.count - 1)))
+        self.set_reactive(QueueTable.cursor, max(0, min(cursor, self.count - 1)))
         self.scroll_to(y=max(0, self.cursor - line), animate=False)
         self._reveal()
         self._ask()
@@ -164,6 +185,7 @@ class QueueTable(ScrollView, can_focus=True):
     def tick(self, *, ask: bool = True) -> None:
         """Draw again what looks different now; `ask` for what is missing."""
         first, last = self._window()
+        self._cells.clear()  # times go on
         for index in range(first, last + 1):
             if index in self._looks and self._looks[index] != self._look_of(index):
                 self._dirty(index)
@@ -183,6 +205,8 @@ class QueueTable(ScrollView, can_focus=True):
 
     def notify_style_update(self) -> None:
         self._strips.clear()
+        self._styles.clear()
+        self._ground = None
         super().notify_style_update()
 
     def on_resize(self, event: events.Resize) -> None:
@@ -199,6 +223,20 @@ class QueueTable(ScrollView, can_focus=True):
         self._columns = self.face.columns(width)
         full = 2 + sum(column.width + 1 for column in self._columns)
         self.virtual_size = Size(max(full, width), self.count + 1)
+        self._see()
+
+    def _see(self) -> None:
+        """Note which columns begin left of the right edge: cells of others need not be made."""
+        end, at, seen = self.scroll_offset.x + self.size.width, 2, 0
+        for column in self._columns:
+            seen += at < end
+            at += column.width + 1
+        self._in_sight = self._columns[:seen]
+        self._cells.clear()
+
+    def watch_scroll_x(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_x(old_value, new_value)
+        self._see()
 
     @property
     def _rows_shown(self) -> int:
@@ -221,51 +259,86 @@ class QueueTable(ScrollView, can_focus=True):
         marked = self.all_marked or between or name in self.marks
         if marked and name in self.marks:
             self.places[name] = index
-        return _Look(name, self.face.cells(row, self._columns, self.now()), index == self.cursor, marked)
+        return _Look(name, self._cells_of(index, row), index == self.cursor, marked)
+
+    def _cells_of(self, index: int, row: Row) -> Cells:
+        """The cells of a row, made once between two ticks: a list that scrolls is drawn whole with every key."""
+        known = self._cells.get(index)
+        if known is None or known[0] is not row:
+            known = self._cells[index] = row, self.face.cells(row, self._in_sight, self.now())
+        return known[1]
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The lines from our own cache, which has been through the filters. Textual's goes by place on the screen: of a
+        list that scrolls it would style and filter every line again. The table has neither border nor padding."""
+        strips = [self.render_line(y) for y in crop.line_range]
+        left, right = crop.column_span
+        return strips if (left, right) == (0, self.size.width) else [strip.crop(left, right) for strip in strips]
 
     def render_line(self, y: int) -> Strip:
-        self.drawn += 1
-        width = self.size.width
+        width, left = self.size.width, self.scroll_offset.x
+        index = self.top + y - 1
         if y == 0:
-            header = [("  ", ""), *self.face.header(self._columns)]
-            return self._strip(header, self.rich_style, width)
-        index = self.scroll_offset.y + y - 1
+            pieces = tuple(self.face.header(self._columns))
+            return self._kept((pieces, width, left), lambda: self._strip([("  ", ""), *pieces], width))
         if index >= self.count:
-            return Strip.blank(width, self.rich_style)
+            return self._kept(width, lambda: self._strip([], width))
         look = self._look_of(index)
         if len(self._looks) > 4 * STRIPS:
             self._looks.clear()
+        self.drawn += index not in self._looks or self._looks[index] != look
         self._looks[index] = look
         if look is None:
             sign = self.glyphs.cursor if index == self.cursor else " "
-            return self._strip([(f"{sign} {self.glyphs.ellipsis}", "dim")], self.rich_style, width)
-        key = (look, width, self.scroll_offset.x)
+            text = f"{sign} {self.glyphs.ellipsis}"
+            return self._kept((text, width, left), lambda: self._strip([(text, "dim")], width))
+        return self._kept((look, width, left), lambda: self._draw(look, width))
+
+    def _kept(self, key: Hashable, draw: Callable[[], Strip]) -> Strip:
+        """The strip for what decides how it looks, drawn if it is not at hand."""
         strip = self._strips.get(key)
         if strip is None:
-            strip = self._strips[key] = self._draw(look, width)
+            strip = self._strips[key] = draw()
         return strip
 
     def _draw(self, look: _Look, width: int) -> Strip:
-        base = self.rich_style
-        if look.cursor:
-            base += self._style("cursor")
         signs = [(self.glyphs.cursor if look.cursor else " ", ""), (self.glyphs.mark if look.marked else " ", "mark")]
         pieces: list[tuple[str, str]] = [*signs]
         for text, role in look.cells:
             pieces += [(text, role), (" ", "")]
-        return self._strip(pieces, base, width, plain=look.cursor)
+        return self._strip(pieces, width, cursor=look.cursor)
 
-    def _strip(self, pieces: Sequence[tuple[str, str]], base: Style, width: int, *, plain: bool = False) -> Strip:
-        # On the cursor's line every cell has the cursor's colours: two sets of them would fight.
-        segments = [
-            Segment(text, base + self._style(role) if role and (not plain or role == "mark") else base)
-            for text, role in pieces
-        ]
+    def _strip(self, pieces: Iterable[tuple[str, str]], width: int, *, cursor: bool = False) -> Strip:
+        """What is seen of a line, ready for the terminal: one strip, for each costs as much as all of its text."""
         left = self.scroll_offset.x
-        return Strip(segments).crop(left, left + width).adjust_cell_length(width, base)
+        end, at = left + width, 0  # where the next piece begins
+        seen = []
+        for text, role in pieces:
+            start, at = at, at + cell_len(text)
+            if start < left or at > end:
+                text = _cut(text, left - start, end - start)
+            if text:
+                seen.append(Segment(text, self._style(role, cursor)))
+            if at >= end:
+                break
+        else:
+            seen.append(Segment(" " * (end - max(at, left)), self._style("", cursor)))
+        if self._ground is None:
+            self._ground = self.background_colors[1]
+        for filter in self.get_line_filters():
+            seen = filter.apply(seen, self._ground)
+        return Strip(seen, width)
 
-    def _style(self, role: str) -> Style:
-        return self.get_component_rich_style(f"queue-table--{role}", partial=True)
+    def _style(self, role: str, cursor: bool = False) -> Style:
+        """How a role looks, on the cursor's line or not. Textual works it out anew for each frame."""
+        style = self._styles.get((role, cursor))
+        if style is None:
+            style = self.rich_style
+            # On the cursor's line every cell has the cursor's colours: two sets of them would fight.
+            for one in ("cursor" if cursor else "", role if not cursor or role == "mark" else ""):
+                style += self.get_component_rich_style(f"queue-table--{one}", partial=True) if one else Style.null()
+            self._styles[role, cursor] = style
+        return style
 
     def _dirty(self, index: int) -> None:
         """Draw the line of this row again, if it is on the screen."""
@@ -419,7 +492,9 @@ class QueueTable(ScrollView, can_focus=True):
 
     def action_mark_all(self) -> None:
         """Mark all that match: the set itself, whatever its size."""
-        if self.count:
+        if self.count and not self.whole:
+            self.app.bell()  # what would be acted on is not known yet
+        elif self.count:
             self.marks, self.range_from, self.all_marked = {}, None, True
             self.refresh()
             self.post_message(self.Marked())
