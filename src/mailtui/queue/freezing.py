@@ -10,17 +10,17 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import starmap
 from math import inf
 from operator import neg
 from typing import Any
 
-from mailtui.model import State
 from mailtui.queue.leads import gather, short, states_of
 from mailtui.queue.listing import look_up
 from mailtui.queue.paging import Order
 from mailtui.queue.query import Query
 from mailtui.queue.rows import Rid
-from mailtui.queue.windows import WINDOW, Found, Pace, each, packed
+from mailtui.queue.windows import WINDOW, Found, Pace, each
 
 # Numbers compared in one go when a recipient is looked for: a millisecond, for nothing else runs meanwhile.
 PIECE = 50_000
@@ -159,17 +159,25 @@ def _parts(values: "array[float]", falling: bool, pace: Pace) -> Iterator[Sequen
     sample = sorted(values[:: max(1, len(values) // (20 * parts))]) if parts else []
     edges = sorted(set(sample[10::20]))
     dealt = [array("i") for _ in range(2 * len(edges) + 1)]
+    of = values.__getitem__
     for start in range(0, len(values), WINDOW):
-        for position, value in enumerate(values[start : start + WINDOW], start):
-            # Even: between two edges; odd: what equals an edge, and need not be sorted.
-            dealt[bisect_left(edges, value) + bisect_right(edges, value)].append(position)
+        window = sorted(range(start, min(start + WINDOW, len(values))), key=of)
+        at = 0
+        for number, edge in enumerate(edges):
+            # Even: between two edges, in stretches that are sorted; odd: what equals an edge, as it stands.
+            begin = bisect_left(window, edge, at, key=of)
+            end = bisect_right(window, edge, begin, key=of)
+            dealt[2 * number].extend(window[at:begin])
+            dealt[2 * number + 1].extend(window[begin:end])
+            at = end
+        dealt[-1].extend(window[at:])
         pace(0)
     whole = range(len(dealt) - 1, -1, -1) if falling else range(len(dealt))
     for number in whole:
         if number % 2 or not dealt[number]:
             yield dealt[number]
         else:
-            yield sorted(dealt[number], key=values.__getitem__, reverse=falling)
+            yield sorted(dealt[number], key=of, reverse=falling)
 
 
 def _runs(
@@ -198,27 +206,12 @@ def _runs(
         yield _run([once[rid] for rid in sorted(once)])
         return
     at = 0
-    for run in _scanned(connection, query, order, destinations, states, pace):
+    for run in starmap(_Run, each(connection, query, destinations, states, order, pace)):
         while run.messages and at < len(named) and _rid(named[at]) <= (run.messages[-1], run.ordinals[-1]):
             run.put(*named[at])
             at += 1
         yield run
     yield _run(named[at:])
-
-
-def _scanned(
-    connection: sqlite3.Connection,
-    query: Query,
-    order: Order,
-    destinations: Sequence[int] | None,
-    states: Sequence[State],
-    pace: Pace,
-) -> Iterator[_Run]:
-    if order.name == "arrived":
-        for messages, ordinals in packed(connection, query, destinations, states, pace):
-            yield _Run([None] * len(messages), messages, ordinals)
-    else:
-        yield from map(_run, each(connection, query, destinations, states, order, pace))
 
 
 def _run(rows: Sequence[Found]) -> _Run:

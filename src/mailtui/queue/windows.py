@@ -135,6 +135,10 @@ def _between(source: str, first: int, last: int) -> list[Piece]:
     return [("message >= ?", first), ("message < ?", last)]
 
 
+# Around the column sorted by, and before the rows.
+_LISTS = ("SELECT json_group_array(", "), json_group_array(message), json_group_array(ordinal) FROM (")
+
+
 def each(
     connection: sqlite3.Connection,
     query: Query,
@@ -142,38 +146,22 @@ def each(
     states: Sequence[State],
     order: Order,
     pace: Pace,
-) -> Iterator[list[Found]]:
-    """Every parked row that matches, window by window, oldest message first."""
+) -> Iterator[tuple[list[Any], list[int], list[int]]]:
+    """Every parked row that matches, window by window, oldest message first: the values sorted by (by arrival None),
+    the messages and the ordinals of each window.
+
+    SQLite makes one text of a window while other threads run, where a tuple for each row takes the interpreter for
+    each: a million in 0.6 s instead of 1.0. Moments come with 15 digits, 10 microseconds.
+    """
     where = filters(query, destinations, states)
     source = table(query, order)
     tail = ORDERS["arrived"].by(True)
     for first, last in windows(connection, query.low, query.high, pace, rising=True):
         made = leg(order, source, [*_between(source, first, last), *where], tail, -1, envelope=query.envelope)
-        yield connection.execute(made.sql, made.values).fetchall()
-
-
-def packed(
-    connection: sqlite3.Connection,
-    query: Query,
-    destinations: Sequence[int] | None,
-    states: Sequence[State],
-    pace: Pace,
-) -> Iterator[tuple[list[int], list[int]]]:
-    """As `each`, without values: the messages and the ordinals of each window.
-
-    SQLite makes one text of a window while other threads run, where a tuple for each row takes the interpreter for
-    each: a million in 0.6 s instead of 1.0.
-    """
-    where = filters(query, destinations, states)
-    order = ORDERS["arrived"]
-    source = table(query, order)
-    for first, last in windows(connection, query.low, query.high, pace, rising=True):
-        pieces = [*_between(source, first, last), *where]
-        made = leg(order, source, pieces, order.by(True), -1, envelope=query.envelope)
         # The rows come to the aggregates in the order of the subquery, which has a LIMIT and so is not dissolved.
-        sql = "".join(("SELECT json_group_array(message), json_group_array(ordinal) FROM (", made.sql, ")"))
-        messages, ordinals = connection.execute(sql, made.values).fetchone()
-        yield json.loads(messages), json.loads(ordinals)
+        sql = "".join((_LISTS[0], order.column, _LISTS[1], made.sql, ")"))
+        values, messages, ordinals = map(json.loads, connection.execute(sql, made.values).fetchone())
+        yield values, messages, ordinals
 
 
 def grouped(
