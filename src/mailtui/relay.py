@@ -149,7 +149,7 @@ class Relay:
             self.live_routes.use(self.settings)
             if self._paused:
                 scheduler.controls.pause_for_now("started with --paused")
-            scheduler.note_due(store.heads)
+            scheduler.claims.note_due(store.heads)
             await self.operating.start()
             for work in (self.watchdog.run(), scheduler.run(), self._tidy()):
                 task = asyncio.get_running_loop().create_task(work)
@@ -308,7 +308,7 @@ class Relay:
         await self.operating.try_now(rids, operation, all_at_once, over)
 
     def note_due(self, due: Iterable[tuple[str, float]]) -> None:
-        self.scheduler.note_due(due)
+        self.scheduler.claims.note_due(due)
 
     def note_leaving(self, at: float) -> None:
         self.operating.note_leaving(at)

@@ -8,7 +8,8 @@ import pytest
 
 from mailtui.cli.app import mailtui as root
 from mailtui.control.errors import VerbError
-from mailtui.control.verbs import LOSSY, VERBS, arguments, command_line, verb_named
+from mailtui.control.verbs import LOSSY, VERBS
+from mailtui.control.words import arguments, command_line, verb_named
 
 
 def test_names_are_words_and_every_example_is_its_own_command() -> None:
@@ -32,7 +33,7 @@ def test_what_loses_mail_is_named_so() -> None:
 
 def test_the_registry_is_light() -> None:
     code = (
-        "import sys, mailtui.control.verbs\n"
+        "import sys, mailtui.control.words\n"
         "print([m for m in ('aiohttp', 'sqlite3', 'click', 'pydantic', 'asyncio') if m in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,18 +18,6 @@ from mailtui.queue.tables.messages import BYTES, CLEAN
 from tests.queue.filled import NOW, Filled, to
 
 NOTHING = {"queued": 0, "active": 0, "deferred": 0, "held": 0, "leaving": 0}
-
-
-@pytest.fixture
-def filled(tmp_path: Path) -> Filled:
-    return Filled(tmp_path)
-
-
-@pytest.fixture
-def reader(filled: Filled) -> Iterator[Reader]:
-    reader = Reader(filled.state_dir)
-    yield reader
-    reader.close()
 
 
 def test_a_row_has_every_fact(filled: Filled, reader: Reader) -> None:

@@ -210,18 +210,6 @@ def test_ids_are_listed_whether_parked_or_claimed(drawn: list[Any], limit: int) 
         filled.connection.close()
 
 
-@pytest.fixture
-def filled(tmp_path: Path) -> Filled:
-    return Filled(tmp_path)
-
-
-@pytest.fixture
-def reader(filled: Filled) -> Iterator[Reader]:
-    reader = Reader(filled.state_dir)
-    yield reader
-    reader.close()
-
-
 def test_a_listing_goes_on_where_it_was_although_mail_came_and_went(filled: Filled, reader: Reader) -> None:
     numbers = [filled.add(to("x@a.example"), age=100 - i) for i in range(6)]
     first = reader.list(parse([], NOW), limit=3)

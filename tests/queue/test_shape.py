@@ -1,7 +1,6 @@
 """The queue by age and by destination: from counters and from scans the same, leaving mail nowhere."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +33,6 @@ def filled(tmp_path: Path) -> Filled:
     filled.add(to("x@shop.example.co.uk"), to("y@www.example.co.uk", 2), to("z@a.b.example", 3), age=450)
     filled.add(to("x@new.example"), age=10)
     return filled
-
-
-@pytest.fixture
-def reader(filled: Filled) -> Iterator[Reader]:
-    reader = Reader(filled.state_dir)
-    yield reader
-    reader.close()
 
 
 def shape(reader: Reader, by: str) -> dict[str, tuple[int, dict[int, int]]]:

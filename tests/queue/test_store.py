@@ -10,8 +10,9 @@ import pytest
 from mailtui.clock import ManualClock
 from mailtui.model import Attempt, Message, Recipient, Reply, Settled, SmtpError, State
 from mailtui.queue.database import path_of
-from mailtui.queue.store import PRUNE_ROWS, Store
+from mailtui.queue.store import Store
 from mailtui.queue.tables import attempts, history, messages
+from mailtui.queue.upkeep import PRUNE_ROWS
 
 from .stores import (
     BODY,

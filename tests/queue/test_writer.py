@@ -14,7 +14,8 @@ from mailtui.clock import ManualClock
 from mailtui.model import Attempt, Message, SmtpError
 from mailtui.queue import writer as writer_module
 from mailtui.queue.database import StoreError, path_of
-from mailtui.queue.store import DISK_CHECK, RESERVE_BYTES, Store
+from mailtui.queue.reserve import RESERVE_BYTES
+from mailtui.queue.store import DISK_CHECK, Store
 from mailtui.queue.transaction import Transaction
 
 from .stores import (

@@ -20,7 +20,7 @@ from mailtui.control.live import Live
 from mailtui.control.orders import Wanted
 from mailtui.control.peer import PEER
 from mailtui.control.reads import Document
-from mailtui.control.verbs import verb_named
+from mailtui.control.words import verb_named
 from mailtui.queue.database import StoreError
 from mailtui.queue.freezing import FrozenSet
 from mailtui.queue.sets import LIFE, LostSet, Sets, SetsFull

@@ -13,7 +13,7 @@ from mailtui.control.errors import NOT_SO, WRONG, VerbError
 from mailtui.control.live import Live
 from mailtui.control.orders import Wanted
 from mailtui.control.reads import Document
-from mailtui.control.verbs import command_line
+from mailtui.control.words import command_line
 from mailtui.intake.probes import ProbesFailed
 from mailtui.queue.rows import Counts
 from mailtui.values import format_duration

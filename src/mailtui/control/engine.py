@@ -23,7 +23,8 @@ from mailtui.control.orders import Wanted, command_of, narrowed, route_of
 from mailtui.control.picture import Picture
 from mailtui.control.reads import Document
 from mailtui.control.users import Users
-from mailtui.control.verbs import LOSSY, UNDOABLE, WORLD, command_line
+from mailtui.control.verbs import LOSSY, UNDOABLE, WORLD
+from mailtui.control.words import command_line
 from mailtui.queue import operations
 from mailtui.queue.actions import CHUNK, Acted, Action
 from mailtui.queue.chosen import STEP, Chosen, chosen

@@ -15,7 +15,7 @@ from mailtui.control.offline import load_settings
 from mailtui.control.orders import Wanted
 from mailtui.control.reads import Document
 from mailtui.control.users import changed, named, told
-from mailtui.control.verbs import command_line
+from mailtui.control.words import command_line
 from mailtui.queue import accounts
 from mailtui.queue.database import LockHeld, StoreError, open_writer, take_lock
 from mailtui.queue.tables import journal

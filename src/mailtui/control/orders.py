@@ -8,7 +8,8 @@ from mailtui.clock import rfc3339
 from mailtui.control.answers import parse_query
 from mailtui.control.errors import WRONG, VerbError
 from mailtui.control.reads import Document
-from mailtui.control.verbs import NEEDS_QUERY, VERBS, Verb, arguments, command_line
+from mailtui.control.verbs import NEEDS_QUERY, VERBS, Verb
+from mailtui.control.words import arguments, command_line
 from mailtui.queue.freezing import FrozenSet
 from mailtui.queue.operations import Operation
 from mailtui.queue.query import Query
@@ -16,7 +17,7 @@ from mailtui.queue.query import Query
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What somebody wants done. `args` are as given, `values` as `verbs.arguments` has them."""
+    """What somebody wants done. `args` are as given, `values` as `words.arguments` has them."""
 
     verb: Verb
     who: str

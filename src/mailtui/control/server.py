@@ -23,7 +23,7 @@ from mailtui.control.peer import PEER, peer_of
 from mailtui.control.reading import Reading
 from mailtui.control.stream import Stream
 from mailtui.control.unixsocket import SocketInUse, bind
-from mailtui.control.verbs import verb_named
+from mailtui.control.words import verb_named
 
 __all__ = ["PEER", "ControlServer", "Live", "SocketInUse"]
 

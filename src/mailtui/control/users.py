@@ -17,7 +17,8 @@ from mailtui.control.errors import NOT_SO, WRONG, VerbError
 from mailtui.control.live import Live
 from mailtui.control.orders import Wanted, wanted
 from mailtui.control.reads import Document
-from mailtui.control.verbs import VERBS, command_line
+from mailtui.control.verbs import VERBS
+from mailtui.control.words import command_line
 from mailtui.intake.accounts import NOBODY, account_name, folded
 from mailtui.intake.verifier import Verifier
 from mailtui.model import Account

@@ -48,7 +48,7 @@ class Operating:
         self._events = events
         self._action = action
         self._leaving = False
-        self._trying = TryNow(events, self._retry, scheduler.note_due, scheduler.probe)
+        self._trying = TryNow(events, self._retry, scheduler.claims.note_due, scheduler.probe)
         scheduler.act_on_parked = self._act_on_parked
         scheduler.was_too_late = self._too_late
         scheduler.settled = self._trying.settled
@@ -93,7 +93,7 @@ class Operating:
         acted = await self._store.act(action, [rid])
         if action.operation:
             await self._store.progress(action.operation, pending=-1)
-        self._scheduler.note_due(acted.due.items())
+        self._scheduler.claims.note_due(acted.due.items())
         if action.leaves is not None:
             self.note_leaving(action.leaves)
 

@@ -57,7 +57,7 @@ class Outages:
             names |= {r.destination for r in waiting.recipients}
             self.turn_away(hop, waiting)
         names = {name for name in names if self._is_the_way_of(name, hop)}
-        scheduler.timers.at(hop.backoff_until, lambda: scheduler.refill(hop))
+        scheduler.timers.at(hop.backoff_until, lambda: scheduler.claims.refill(hop))
         scheduler.tasks.spawn(self._give_up_expired(names, work.plan, verdict, ended.results[-1][2]))
         scheduler.hop_down(hop, work, ended, names)
 

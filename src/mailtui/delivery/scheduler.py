@@ -1,8 +1,7 @@
-"""The scheduler: what is due, for whom a claim is made, where it goes, and how it is settled.
+"""The scheduler: what is handed over in memory, where it goes, and how it is settled.
 
-A fresh message is handed over in memory; what is parked is claimed per destination, and only for a next hop that has
-room, so that a dead domain with any number of due recipients starves nobody. Promises: everything handed over is
-settled or parked again; memory depends on the connections and the hand-off budget, never on the queue.
+A fresh message is handed over in memory; what is parked is claimed when it is due (claiming.py). Promises: everything
+handed over is settled or parked again; memory depends on the connections and the hand-off budget, never on the queue.
 """
 
 import asyncio
@@ -13,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 from mailtui.clock import Clock
 from mailtui.config import Settings
 from mailtui.delivery.attempt import Ended, Sender, Work
+from mailtui.delivery.claiming import LOOK_AGAIN, Claims
 from mailtui.delivery.controls import LIMIT, PAUSE, SUSPEND, Controls
-from mailtui.delivery.handoff import BUDGET_MESSAGES, Destination, Handoff
-from mailtui.delivery.hop import MAX_REFUSED, NextHop, Rate, key_of
+from mailtui.delivery.handoff import Handoff
+from mailtui.delivery.hop import MAX_REFUSED, NextHop, key_of
 from mailtui.delivery.outages import Outages
 from mailtui.delivery.pool import Pool, Tasks
 from mailtui.delivery.settle import Settler
 from mailtui.delivery.timers import Timers
 from mailtui.events import Events
-from mailtui.model import Claimed, Control, Message, Outcome, Plan, Recipient
+from mailtui.model import Message, Outcome, Plan, Recipient
 from mailtui.routing.router import Router
 
 if TYPE_CHECKING:  # the store is an object that the relay gives us
@@ -34,9 +34,6 @@ MAX_RECIPIENTS = 100
 
 # Recipients whose hop, and not their destination, is suspended are looked at again after this many seconds.
 SUSPENDED_AGAIN = 30.0
-
-# A full disk, or a claim that failed, is looked at again after this many seconds.
-LOOK_AGAIN = 1.0
 
 
 class Scheduler:
@@ -68,6 +65,7 @@ class Scheduler:
         self._store = store
         self._router = router
         self._settler = settler
+        self.claims = Claims(self, clock, store, router)
         self.outages = Outages(self, clock, events, store, router, settler)
         delivery = settings.delivery
         self.pool = Pool(
@@ -98,19 +96,14 @@ class Scheduler:
         """A message is on disk: deliver it, or note when it is due."""
         if message.claimed:
             message.alone = len(message.recipients) == 1
-            self._dispatch(message)
+            self.dispatch(message)
         else:
-            self.note_due((r.destination, r.due) for r in message.recipients if r.due is not None)
+            self.claims.note_due((r.destination, r.due) for r in message.recipients if r.due is not None)
 
     def dropped(self, message: Message) -> None:
         """A message that was admitted did not get on disk after all."""
         if message.claimed:
             self.memory.forget(message, [r.ordinal for r in message.recipients])
-
-    def note_due(self, parked: Iterable[tuple[str, float]]) -> None:
-        """These destinations have something parked that is due then: at start, after a settlement, after an action."""
-        for name, due in parked:
-            self._due(name, due)
 
     def _is_restricted(self, message: Message) -> bool:
         """Whether a control holds back a destination of it, or suspends every next hop that it would go to."""
@@ -122,98 +115,6 @@ class Scheduler:
         """Whether the next hop of this recipient is known, and suspended."""
         plan = self._router.cached(r.address, r.destination, message.envelope.sender, r.route)
         return plan is not None and self.controls.suspended(key_of(plan, r.destination)) is not None
-
-    # -- claims ------------------------------------------------------------------------------------------------------
-
-    def _due(self, name: str, due: float) -> None:
-        destination = self.memory.destination(name)
-        if destination.claiming:
-            # The claim under way may have looked before this was parked: its answer must not make us forget it.
-            destination.later = due if destination.later is None else min(due, destination.later)
-        elif destination.due is None or due < destination.due:
-            destination.due = due
-            if due <= self._clock.now():
-                self._pump(destination)
-            else:
-                self.timers.at(due, lambda: self._pump(destination))
-
-    def _pump(self, destination: Destination) -> None:
-        """Claim what is due for a destination, if its next hop has room."""
-        now = self._clock.now()
-        if destination.due is None or destination.due > now or destination.claiming or destination.planning:
-            return
-        if self.controls.paused or self.draining:
-            return
-        if self._store.writer.full:
-            self.timers.at(now + LOOK_AGAIN, lambda: self._pump(destination))
-            return
-        plan = self._router.cached("", destination.name, "")
-        if plan is None:
-            destination.planning = True
-            self.tasks.spawn(self._plan_for(destination))
-            return
-        hop = self._hop(plan, destination.name)
-        if self.controls.suspended(destination.name, hop.key):
-            return  # resumed, it is looked at again
-        room = min(hop.room(now), self.memory.room())
-        limit = self.controls.get(LIMIT, destination.name)
-        if limit is not None:
-            room = min(room, self._within(limit, destination))
-        if room <= 0:
-            hop.waiting[destination.name] = None
-            return
-        destination.claiming = True
-        hop.claiming += room
-        claim = self._store.claim_due(destination.name, room, destination.cursor)
-        claim.add_done_callback(lambda done: self._claimed(destination, hop, room, done))
-
-    async def _plan_for(self, destination: Destination) -> None:
-        try:
-            await self._router.plan("", destination.name, "")
-        finally:
-            destination.planning = False
-        self._pump(destination)
-
-    def _claimed(self, destination: Destination, hop: NextHop, room: int, done: "asyncio.Future[Claimed]") -> None:
-        hop.claiming -= room
-        if done.cancelled() or done.exception() is not None:
-            destination.claiming = False
-            later, destination.later = destination.later, None
-            if later is not None and destination.due is not None:
-                destination.due = min(later, destination.due)
-            self.timers.at(self._clock.now() + LOOK_AGAIN, lambda: self._pump(destination))
-            return
-        claimed = done.result()
-        destination.cursor = claimed.cursor
-        destination.due = None
-        for message in claimed.messages:
-            if self.draining:
-                self._store.park(message, message.recipients)
-            else:
-                self.memory.hold(message)
-                self._dispatch(message)
-        # Only now: the hop's room is what these have left of it.
-        destination.claiming = False
-        later, destination.later = destination.later, None
-        for due in (claimed.next_due, later):
-            if due is not None:
-                self._due(destination.name, due)
-        self.memory.drop_idle(destination)
-
-    def _within(self, limit: Control, destination: Destination) -> int:
-        """How many messages more a limit allows a destination now."""
-        value = limit.value
-        room = int(value.get("concurrency") or BUDGET_MESSAGES) - destination.held
-        if value.get("rate") and room > 0:
-            if destination.rate is None:
-                destination.rate = Rate(*value["rate"])
-            wait = destination.rate.next(self._clock.monotonic()) - self._clock.monotonic()
-            if wait > 0:
-                self.timers.at(self._clock.now() + wait, lambda: self._pump(destination))
-                return 0
-            destination.rate.reserve(self._clock.monotonic())
-            room = 1
-        return max(0, room)
 
     def use(self, settings: Settings, sender: Sender) -> None:
         """Work by a new configuration from now on; operators' limits stay."""
@@ -241,29 +142,18 @@ class Scheduler:
                 hop.window = 1.0  # the world starts again in waves
         if not self.controls.paused:
             for destination in list(self.destinations.values()):
-                self._pump(destination)
+                self.claims.pump(destination)
 
     def probe(self, key: str) -> None:
         """An operator wants a next hop tried now: its back-off is over, one message goes first."""
         hop = self.pool.hops.get(key)
         if hop is not None and hop.failures:
             hop.backoff_until = 0.0
-            self.refill(hop)
-
-    def refill(self, hop: NextHop) -> None:
-        """The hop has room again: claim for the destination that has waited longest."""
-        now = self._clock.now()
-        for _ in range(len(hop.waiting)):
-            if not hop.waiting or hop.room(now) <= 0:
-                return
-            name, _none = hop.waiting.popitem(last=False)
-            destination = self.destinations.get(name)
-            if destination is not None:
-                self._pump(destination)
+            self.claims.refill(hop)
 
     # -- planning ----------------------------------------------------------------------------------------------------
 
-    def _dispatch(self, message: Message) -> None:
+    def dispatch(self, message: Message) -> None:
         """Give the recipients of a message to their next hops, those that share one together."""
         sender = message.envelope.sender
         planned: list[tuple[Plan, Recipient]] = []
@@ -295,7 +185,7 @@ class Scheduler:
             for i in range(0, len(recipients), MAX_RECIPIENTS):
                 self._submit(Work(message, recipients[i : i + MAX_RECIPIENTS], plan))
 
-    def _hop(self, plan: Plan, destination: str) -> NextHop:
+    def hop_of(self, plan: Plan, destination: str) -> NextHop:
         key = key_of(plan, destination)
         hop = self.pool.hops.get(key)
         if hop is None:
@@ -308,7 +198,7 @@ class Scheduler:
 
     def _submit(self, work: Work) -> None:
         """Put work on a connection, settle what no connection is needed for, or give it back."""
-        hop = self._hop(work.plan, work.recipients[0].destination)
+        hop = self.hop_of(work.plan, work.recipients[0].destination)
         now = self._clock.now()
         if self.pending or self.controls.all(SUSPEND):
             kept = [r for r in work.recipients if not self._is_wanted(work.message, r, hop)]
@@ -371,7 +261,7 @@ class Scheduler:
                 self.pool.kick(hop)
         self.settle(work, ended, down=ended.down is not None and hop.failures > 0)
         if hop.waiting:
-            self.refill(hop)
+            self.claims.refill(hop)
 
     def settle(self, work: Work, ended: Ended, *, down: bool = False) -> None:
         """`down`: the next hop has failed, so that senders of late mail are told by `hop_down`, not one by one."""
@@ -390,7 +280,7 @@ class Scheduler:
                     self.act_on_parked(action, rid)
                 else:
                     self.was_too_late(action)
-            self.note_due(due)
+            self.claims.note_due(due)
 
         self._settler.settle(work.message, work.plan, ended.results, committed, always=bool(wanted), warn=not down)
         self.memory.forget(work.message, [r.ordinal for r, _, _ in ended.results])
@@ -411,7 +301,7 @@ class Scheduler:
             self.outages.over(hop)
         self.settle(work, ended, down=work.plan.outcome == "defer")
         if hop.waiting:
-            self.refill(hop)
+            self.claims.refill(hop)
 
     def park(self, message: Message, recipients: Sequence[Recipient]) -> None:
         """Give recipients back to the database, untried; they are noted again, or acted on, when that is on disk."""
@@ -424,7 +314,7 @@ class Scheduler:
             action = self.pending.pop((message.id, r.ordinal), None)
             if action is not None:
                 self.act_on_parked(action, (message.id, r.ordinal))
-        self.note_due([(r.destination, r.due or 0.0) for r in recipients])
+        self.claims.note_due([(r.destination, r.due or 0.0) for r in recipients])
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

@@ -7,10 +7,8 @@ crash. Called on the event loop; all that may block happens in the writer thread
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,33 +18,30 @@ from typing import Any, TypeVar
 from mailtui.clock import Clock
 from mailtui.ids import IdSource
 from mailtui.model import Account, Claimed, Control, Message, Outcome, Recipient, Reply, Settled, SmtpError
-from mailtui.queue import accounts, actions, claims, operations, warning
+from mailtui.queue import accounts, actions, claims, operations, upkeep, warning
 from mailtui.queue.actions import Acted, Action, Leaving
 from mailtui.queue.backup import write_backup
-from mailtui.queue.database import LOCK_PATIENCE, PAGE_SIZE, StoreError, open_writer, take_lock
+from mailtui.queue.database import LOCK_PATIENCE, StoreError, take_lock
+from mailtui.queue.inherited import inherit
 from mailtui.queue.operations import Operation, Order, Rid
 from mailtui.queue.read import Reader
+from mailtui.queue.reading import ReadingThread
+from mailtui.queue.reserve import Reserve
 from mailtui.queue.spool import Spool, SpoolFile
 from mailtui.queue.tables import controls, history, journal, messages
-from mailtui.queue.transaction import Transaction, VoidClaim, drop_zero_counters
-from mailtui.queue.writer import Job, Writer, housekeeping
+from mailtui.queue.transaction import Transaction, VoidClaim
+from mailtui.queue.writer import Job, Writer
 
 T = TypeVar("T")
 
-# Kept aside so that settlements can still be written when the disk is full (architecture.md, "Settle").
-RESERVE_BYTES = 16 * 1024 * 1024
-
 # Seconds that a read may take: an indexed one, and one that may walk a queue of a million (and can be interrupted).
-DEADLINES = {"read": 5.0, "scan": 60.0}
+READ_DEADLINE, SCAN_DEADLINE = 5.0, 60.0
 
 # Free space is asked of the system at most this often, in seconds.
 DISK_CHECK = 2.0
 
 # A new message up to this size is written down by the loop itself (writer.py): a batch of twenty is copied in 1 ms.
 LIGHT = 64 * 1024
-
-# Rows pruned from history in one step: short enough to be unnoticed between two commits.
-PRUNE_ROWS = 1000
 
 
 class Store:
@@ -65,11 +60,10 @@ class Store:
         self.owner = 0
         self.missing_bodies: set[int] = set()
         self._executor = ThreadPoolExecutor(4, "spool")
-        self._read = ThreadPoolExecutor(1, "reader")
-        self._scan = ThreadPoolExecutor(1, "scan")
-        self._readers: dict[str, Reader] = {}
+        self._reading = ReadingThread("reader", state_dir, READ_DEADLINE)
+        self._scanning = ReadingThread("scan", state_dir, SCAN_DEADLINE)
         self._disk_at = -DISK_CHECK
-        self._reserved = False  # the reserve is there, or cannot be: new mail does not eat it up
+        self._reserve = Reserve(state_dir)
         self._free = 0
         self._free_pages = 0
 
@@ -84,46 +78,23 @@ class Store:
             raise self._unusable(error) from error
         try:
             self.spool = Spool(self.state_dir)
-            self._reserve(False)  # with a full disk, taking over needs what was kept aside
-            conn = self._take_over()
+            self._reserve.release()  # with a full disk, taking over needs what was kept aside
+            found = inherit(self.state_dir, self.spool, self.clock.now())
         except BaseException as error:
             os.close(self._lock)
             if isinstance(error, OSError):
                 raise self._unusable(error) from error
             raise
-        self._reserve(True)
-        self.writer = Writer(conn, asyncio.get_running_loop(), self._fatal)
-        self.writer.on_full = lambda: self._reserve(False)
+        self.owner = found.owner
+        self.ids = IdSource(found.last_id)
+        self.interrupted, self.interrupted_operations = found.interrupted, found.interrupted_operations
+        self.missing_bodies = found.missing_bodies
+        self.accounts, self.heads, self.controls = found.accounts, found.heads, found.controls
+        self._free_pages = found.free_pages
+        self._reserve.keep()
+        self.writer = Writer(found.conn, asyncio.get_running_loop(), self._fatal)
+        self.writer.on_full = self._reserve.release
         self.writer.start()
-
-    def _take_over(self) -> sqlite3.Connection:
-        """The connection of the new owner; what the last one left is in order."""
-        conn = open_writer(self.state_dir)
-        try:
-            self.ids = IdSource(_meta(conn, messages.LAST_ID))
-            self.owner = _meta(conn, messages.OWNER) + 1
-            self.interrupted = claims.take_over(conn, self.owner, self.clock.now())
-            self.interrupted_operations = operations.recover(conn, self.clock.now())
-            self.missing_bodies = self.spool.reconcile({row[0] for row in conn.execute(messages.SPOOLED_IDS)})
-            claims.hold_without_body(conn, self.missing_bodies)
-            self.accounts = accounts.accounts(conn)
-            for account in self.accounts:
-                if account.quarantined is not None:  # by somebody, while no relay ran, or just before one was killed
-                    accounts.hold_mail(conn, account.name, self.clock.now())
-            self.heads = claims.heads(conn)
-            self.controls = [
-                (kind, Control(name, since, until, reason, who, json.loads(value), version))
-                for kind, name, value, since, until, who, reason, version in conn.execute(controls.ALL)
-            ]
-            self._free_pages = conn.execute("PRAGMA freelist_count").fetchone()[0] * PAGE_SIZE
-        except BaseException as error:
-            conn.close()
-            if isinstance(error, sqlite3.Error):
-                raise StoreError(
-                    f"cannot take over the queue in {self.state_dir}: {error}; make room, or put back a backup"
-                ) from error
-            raise
-        return conn
 
     def _unusable(self, error: OSError) -> StoreError:
         return StoreError(
@@ -135,7 +106,8 @@ class Store:
         """Commit what is waiting and let go of the state directory. `clean`: nothing is claimed any more."""
         loop = asyncio.get_running_loop()
         # Readers first: the writer is then the last one out and leaves no WAL behind.
-        await loop.run_in_executor(None, self._close_readers)
+        await loop.run_in_executor(None, self._reading.close)
+        await loop.run_in_executor(None, self._scanning.close)
         if clean:
             with contextlib.suppress(Exception):
                 await self.writer.call(lambda tx: None)  # what was submitted before is committed now
@@ -143,12 +115,6 @@ class Store:
         await self.writer.stop()
         self._executor.shutdown(wait=True)
         os.close(self._lock)
-
-    def _close_readers(self) -> None:
-        for executor in (self._read, self._scan):
-            executor.shutdown(wait=True)
-        for reader in self._readers.values():
-            reader.close()
 
     def _fatal(self, error: BaseException) -> None:
         self.on_fatal(error)
@@ -178,9 +144,9 @@ class Store:
         if monotonic - self._disk_at >= DISK_CHECK:
             self._disk_at = monotonic
             self._free = self.free_space()
-            if not self._reserved and not self.writer.full:
-                asyncio.get_running_loop().run_in_executor(self._executor, self._reserve, True)
-        if self.writer.full or not self._reserved or self._free < self.free_disk:
+            if not self._reserve.kept and not self.writer.full:
+                asyncio.get_running_loop().run_in_executor(self._executor, self._reserve.keep)
+        if self.writer.full or not self._reserve.kept or self._free < self.free_disk:
             return SmtpError(452, "4.3.1", "Insufficient system storage, try again later", "free-disk")
         return None
 
@@ -216,7 +182,7 @@ class Store:
                 future.set_exception(StoreError(f"cannot write the spool file: {error}"))
 
     def _submit(self, message: Message, future: asyncio.Future[None], spool: SpoolFile | None = None) -> None:
-        if not self._reserved:  # what is left of the disk is for settlements
+        if not self._reserve.kept:  # what is left of the disk is for settlements
             if spool is not None:
                 spool.abandon()
             if not future.done():
@@ -418,13 +384,11 @@ class Store:
 
     async def operations(self, limit: int = 50) -> list[Operation]:
         """The latest operations, newest first."""
-        work = partial(operations.read_operations, self.state_dir, limit)
-        return await asyncio.get_running_loop().run_in_executor(self._read, work)
+        return await self._reading.run(partial(operations.read_operations, self.state_dir, limit))
 
     async def touched(self, number: int, after: Rid = (0, 0)) -> list[Rid]:
         """A page of what an operation changed and no later one did; the next page is after its last."""
-        work = partial(operations.read_touched, self.state_dir, number, after)
-        return await asyncio.get_running_loop().run_in_executor(self._read, work)
+        return await self._reading.run(partial(operations.read_touched, self.state_dir, number, after))
 
     # -- what operators set ------------------------------------------------------------------------------------------
 
@@ -450,17 +414,11 @@ class Store:
 
     async def read(self, work: Callable[[Reader], T]) -> T:
         """An indexed read, on the thread for them."""
-        return await asyncio.get_running_loop().run_in_executor(self._read, self._with_reader, "read", work)
+        return await self._reading.read(work)
 
     async def scan(self, work: Callable[[Reader], T]) -> T:
         """A read that may walk the queue, on a thread of its own."""
-        return await asyncio.get_running_loop().run_in_executor(self._scan, self._with_reader, "scan", work)
-
-    def _with_reader(self, name: str, work: Callable[[Reader], T]) -> T:
-        reader = self._readers.get(name)
-        if reader is None:
-            reader = self._readers[name] = Reader(self.state_dir, deadline=DEADLINES[name])
-        return work(reader)
+        return await self._scanning.read(work)
 
     async def pieces(self, number: int) -> list[bytes]:
         """The octets of a spooled message (tests and small tools; delivery streams through `spool`)."""
@@ -476,47 +434,10 @@ class Store:
 
     def tidy(self, *, keep: float, rows: int, transcripts: float) -> None:
         """Pruning, in as many small steps as it takes, and vacuuming; called now and then by the relay."""
-        work = partial(
-            claims.prune, now=self.clock.now(), keep=keep, rows=rows, transcripts=transcripts, step=PRUNE_ROWS
-        )
+        upkeep.tidy(self.writer, now=self.clock.now(), keep=keep, rows=rows, transcripts=transcripts, freed=self._freed)
 
-        def pruned(more: Any, error: BaseException | None) -> None:
-            if more and error is None:
-                self.writer.submit(Job(work, pruned))
-
-        def done(result: Any, error: BaseException | None) -> None:
-            if error is None:
-                self._free_pages = result
-
-        def dropped(more: Any, error: BaseException | None) -> None:
-            if more is not None and error is None:
-                self.writer.submit(Job(partial(drop_zero_counters, after=more), dropped))
-
-        self.writer.submit(Job(work, pruned))
-        self.writer.submit(Job(partial(drop_zero_counters, after=-1), dropped))
-        self.writer.submit(Job(housekeeping, done))
-
-    def _reserve(self, keep: bool) -> None:
-        """Keep or release the reserve file. Without room for it, new mail is refused."""
-        path = self.state_dir / "reserve"
-        if not keep:
-            self._reserved = False
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-            return
-        try:
-            if not path.exists() or path.stat().st_size < RESERVE_BYTES:
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                try:
-                    os.posix_fallocate(fd, 0, RESERVE_BYTES)
-                finally:
-                    os.close(fd)
-            self._reserved = True
-        except OSError as error:
-            # Some file systems keep nothing aside: then there is no reserve, but mail.
-            self._reserved = error.errno not in (errno.ENOSPC, errno.EDQUOT)
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)  # half a reserve would take the last room from the queue
+    def _freed(self, octets: int) -> None:
+        self._free_pages = octets
 
 
 def _nothing(tx: Transaction) -> None:
@@ -525,8 +446,3 @@ def _nothing(tx: Transaction) -> None:
 
 def _ignore(result: Any, error: BaseException | None) -> None:
     """For what nobody waits for: pruning that failed is tried again with the next step."""
-
-
-def _meta(conn: sqlite3.Connection, key: str) -> int:
-    row = conn.execute(messages.GET_META, (key,)).fetchone()
-    return int(row[0]) if row else 0

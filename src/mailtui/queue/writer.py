@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from mailtui.queue.database import PAGE_SIZE, StoreError
+from mailtui.queue.database import StoreError
 from mailtui.queue.tables import messages
 from mailtui.queue.transaction import Domains, Transaction
 
@@ -241,7 +241,8 @@ class Writer:
                     self._conn.close()
                 self._loop.call_soon_threadsafe(self._died, error, order.args[0])  # type: ignore[attr-defined]
                 return
-        self._checkpoint()
+        with contextlib.suppress(sqlite3.Error):  # the next relay reads the log
+            self._shorten_wal()
         self._conn.close()
         self._loop.call_soon_threadsafe(self._stopped.set_result, None)
 
@@ -337,23 +338,10 @@ class Writer:
         self._loop.call_soon_threadsafe(self._written, done + refused, kept)
 
     def _shorten_wal(self) -> None:
-        """Copy the WAL back and cut it off: what it took of the disk is room for settlements."""
+        """Copy the WAL back and cut it off: what it took of the disk is room for settlements, and at the end of the
+        thread the database file is whole without it. Raises what is FATAL only."""
         try:
             self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in FATAL:
                 raise
-
-    def _checkpoint(self) -> None:
-        """At the end of the thread: the database file is whole without its log."""
-        try:
-            self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.Error:
-            pass  # the next relay reads the log
-
-
-def housekeeping(tx: Transaction) -> int:
-    """Now and then: pages that became free. Returns the octets on free pages."""
-    tx.conn.execute("PRAGMA incremental_vacuum(256)").fetchall()
-    free: int = tx.conn.execute("PRAGMA freelist_count").fetchone()[0]
-    return free * PAGE_SIZE

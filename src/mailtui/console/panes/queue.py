@@ -4,7 +4,6 @@ Promises: what is marked is what is acted on (rids, or the set itself); a set th
 its row and the marks on theirs, and says what has left; a filter is always shown, and a wrong one changes nothing.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -21,12 +20,12 @@ from mailtui.console.message.past import PastScreen
 from mailtui.console.message.screen import MessageScreen
 from mailtui.console.panes import away
 from mailtui.console.panes.card import Card
-from mailtui.console.panes.frozen import FrozenSet, glimpse, nearest, still_there, take
+from mailtui.console.panes.frozen import FrozenSet
+from mailtui.console.panes.taking import Wanted, taken
 from mailtui.console.present.about import PAST, About, empty_line, title_line
 from mailtui.console.present.rows import WIDE, QueueFace, cursor_lines, sort_words
 from mailtui.console.present.text import shorten
 from mailtui.console.widgets.lines import Lines
-from mailtui.console.widgets.pages import Pages, Row
 from mailtui.console.widgets.queue_table import QueueTable
 from mailtui.control.clean import clean
 from mailtui.control.errors import VerbError
@@ -42,9 +41,6 @@ LOOK = 1.0
 
 # A followed list is taken again at most this often, in seconds, and takes at most a twentieth of the relay's time.
 FOLLOW, FOLLOW_SHARE = 3.0, 20.0
-
-# Marks whose places in a new set are asked for one by one; those of more are learnt when they are seen.
-PLACED = 20
 
 
 class RowBox(Horizontal):
@@ -94,7 +90,7 @@ class QueuePane(Widget, can_focus=False):
         self._seen: Any = None  # the queue's counts when the set was taken
         self._renewing = self._taking = False
         self._due = True  # the next tick takes the set
-        self._wanted: tuple[str, str, bool, bool] | None = None
+        self._wanted: Wanted | None = None
 
     @property
     def console(self) -> "Console":
@@ -217,7 +213,7 @@ class QueuePane(Widget, can_focus=False):
     def retake(self, *, query: str | None = None, sort: str | None = None, reverse: bool | None = None,
                top: bool = False) -> None:  # fmt: skip
         """Take the set again, or another one. `top`: the cursor goes to the first row."""
-        self._wanted = (
+        self._wanted = Wanted(
             self.query_text if query is None else query,
             self.sort if sort is None else sort,
             self.reverse if reverse is None else reverse,
@@ -234,7 +230,7 @@ class QueuePane(Widget, can_focus=False):
         try:
             while self._wanted is not None:
                 wanted, self._wanted = self._wanted, None
-                await self._retake(*wanted)
+                await self._retake(wanted)
         except Exception as error:
             self._say(error)
             self.console.flash(self.note[0], error=True)
@@ -242,60 +238,26 @@ class QueuePane(Widget, can_focus=False):
             self._taking = False
             self._taken = time.monotonic()
 
-    async def _retake(self, query: str, sort: str, reverse: bool, top: bool) -> None:
-        table, link, old = self.table, self.console.link, self.set
-        started = time.monotonic()
+    async def _retake(self, wanted: Wanted) -> None:
+        old, started = self.set, time.monotonic()
         counts = self.console.status.get("queue")
-        if old is None and not query and sort == "arrived" and not reverse:
-            new, _ = await asyncio.gather(take(link, query, sort, reverse), self._glimpse())
-        else:
-            new = await take(link, query, sort, reverse)
-        marks, left = await self._survivors(query)
-        places = {rid: await new.index(rid) for rid in marks} if len(marks) <= PLACED else {}
-        # Keys that are pressed while the relay is asked move the cursor on from where it was found.
-        before = table.cursor
-        head = top or (self.following == "auto" and before == 0)
-        cursor, moved = (0, "") if head else await nearest(new, table.at, before)
-        pages = Pages(new)
-        await pages.ready(cursor - before + table.top, table.size.height)
-        cursor += table.cursor - before
-        self.query_text, self.sort, self.reverse = query, sort, reverse
-        self.set, self.note, self.past = new, ("", ""), 0
+        new = await taken(self, wanted)
+        self.query_text, self.sort, self.reverse = wanted.query, wanted.sort, wanted.reverse
+        self.set, self.note, self.past = new.set, ("", ""), 0
         self._taken = self._renewed = time.monotonic()
         self._took, self._seen = self._taken - started, counts
-        table.show(pages, cursor=cursor, marks=marks, face=self._face())
-        table.places |= {rid: place for rid, place in places.items() if place is not None}
-        if said := "; ".join(part for part in (left, moved) if part):
-            self.console.flash(said)
+        self.table.show(new.pages, cursor=new.cursor, marks=new.marks, face=self._face())
+        self.table.places |= new.places
+        if new.said:
+            self.console.flash(new.said)
         self._write()
-        if query and not new.count:
-            self.run_worker(self._look_back(query), group="past", exclusive=True, exit_on_error=False)
+        if wanted.query and not new.set.count:
+            self.run_worker(self._look_back(wanted.query), group="past", exclusive=True, exit_on_error=False)
         if old is not None:
             try:
                 await old.drop()
             except VerbError:
                 pass  # it is gone already, and that is all we want
-
-    async def _glimpse(self) -> None:
-        """Show the first rows while the first set is made: with a million it takes a second."""
-        try:
-            pages = Pages(await glimpse(self.console.link))
-            await pages.ready(0, self.table.size.height)
-        except VerbError:
-            return  # the set will say what is wrong
-        self.table.show(pages, whole=False)
-        self._write()
-
-    async def _survivors(self, query: str) -> tuple[dict[str, Row], str]:
-        """The marked rows that are still there, and what to say of the others."""
-        table = self.table
-        if table.all_marked:
-            return {}, f"{words.amount(table.count, 'mark')} dropped: they named the list that was before"
-        if not table.marks:
-            return {}, ""
-        found = await still_there(self.console.link, query, table.marks)
-        lost = len(table.marks) - len(found)
-        return found, f"{words.amount(lost, 'marked recipient')} left the list; no longer marked" if lost else ""
 
     async def _renew(self) -> None:
         try:

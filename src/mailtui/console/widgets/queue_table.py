@@ -6,17 +6,11 @@ rows that are not at hand are drawn dim and asked for beside.
 """
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
-from rich.cells import cell_len
-from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.cache import LRUCache
-from textual.color import Color
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
@@ -28,31 +22,13 @@ from mailtui.console.present.rows import Column
 from mailtui.console.widgets.face import Cells, Face
 from mailtui.console.widgets.lines import ROLES
 from mailtui.console.widgets.pages import Pages, Row
-
-# Lines kept ready to be drawn: some screens of them.
-STRIPS = 512
+from mailtui.console.widgets.strips import STRIPS, Look, Strips
 
 # A range marks at most this many rows, since each is named; more than that are marked by a filter and `*`.
 MOST_MARKS = 5000
 
 # Cells by which `h` and `l` scroll.
 SIDE = 16
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """All that decides how a line is drawn."""
-
-    name: str
-    cells: Cells
-    cursor: bool
-    marked: bool
-
-
-def _cut(text: str, first: int, end: int) -> str:
-    """Those cells of a text that are not left of `first` and before `end`."""
-    first = max(0, first)
-    return Strip([Segment(text)]).crop(first, max(first, end)).text
 
 
 class QueueTable(ScrollView, can_focus=True):
@@ -110,7 +86,6 @@ class QueueTable(ScrollView, can_focus=True):
                  id: str | None = None) -> None:  # fmt: skip
         super().__init__(id=id)
         self.face = face
-        self.glyphs = glyphs
         self.now = now
         self.pages: Pages | None = None
         self.marks: dict[str, Row] = {}  # by name, as they were when marked
@@ -120,11 +95,9 @@ class QueueTable(ScrollView, can_focus=True):
         self.drawn = 0  # looks of lines that changed so far, for tests
         self._columns: tuple[Column, ...] = ()
         self._in_sight: tuple[Column, ...] = ()
-        self._looks: dict[int, _Look | None] = {}  # position -> what stands on the screen
+        self._strips = Strips(self, glyphs)
+        self._looks: dict[int, Look | None] = {}  # position -> what stands on the screen
         self._cells: dict[int, tuple[Row, Cells]] = {}  # position -> its cells since the last tick
-        self._styles: dict[tuple[str, bool], Style] = {}
-        self._ground: Color | None = None  # the colour behind everything, for the filters
-        self._strips: LRUCache[Any, Strip] = LRUCache(STRIPS)
         self._working = False
 
     # What is shown
@@ -204,9 +177,7 @@ class QueueTable(ScrollView, can_focus=True):
     # Drawing
 
     def notify_style_update(self) -> None:
-        self._strips.clear()
-        self._styles.clear()
-        self._ground = None
+        self._strips.forget()
         super().notify_style_update()
 
     def on_resize(self, event: events.Resize) -> None:
@@ -247,7 +218,7 @@ class QueueTable(ScrollView, can_focus=True):
         first = self.scroll_offset.y
         return first, min(first + self._rows_shown, self.count) - 1
 
-    def _look_of(self, index: int) -> _Look | None:
+    def _look_of(self, index: int) -> Look | None:
         """How the row at `index` looks now; None if it is not at hand."""
         row = self.at(index)
         if row is None:
@@ -259,7 +230,7 @@ class QueueTable(ScrollView, can_focus=True):
         marked = self.all_marked or between or name in self.marks
         if marked and name in self.marks:
             self.places[name] = index
-        return _Look(name, self._cells_of(index, row), index == self.cursor, marked)
+        return Look(name, self._cells_of(index, row), index == self.cursor, marked)
 
     def _cells_of(self, index: int, row: Row) -> Cells:
         """The cells of a row, made once between two ticks: a list that scrolls is drawn whole with every key."""
@@ -276,69 +247,17 @@ class QueueTable(ScrollView, can_focus=True):
         return strips if (left, right) == (0, self.size.width) else [strip.crop(left, right) for strip in strips]
 
     def render_line(self, y: int) -> Strip:
-        width, left = self.size.width, self.scroll_offset.x
         index = self.top + y - 1
         if y == 0:
-            pieces = tuple(self.face.header(self._columns))
-            return self._kept((pieces, width, left), lambda: self._strip([("  ", ""), *pieces], width))
+            return self._strips.line((("  ", ""), *self.face.header(self._columns)))
         if index >= self.count:
-            return self._kept(width, lambda: self._strip([], width))
+            return self._strips.line(())
         look = self._look_of(index)
         if len(self._looks) > 4 * STRIPS:
             self._looks.clear()
         self.drawn += index not in self._looks or self._looks[index] != look
         self._looks[index] = look
-        if look is None:
-            sign = self.glyphs.cursor if index == self.cursor else " "
-            text = f"{sign} {self.glyphs.ellipsis}"
-            return self._kept((text, width, left), lambda: self._strip([(text, "dim")], width))
-        return self._kept((look, width, left), lambda: self._draw(look, width))
-
-    def _kept(self, key: Hashable, draw: Callable[[], Strip]) -> Strip:
-        """The strip for what decides how it looks, drawn if it is not at hand."""
-        strip = self._strips.get(key)
-        if strip is None:
-            strip = self._strips[key] = draw()
-        return strip
-
-    def _draw(self, look: _Look, width: int) -> Strip:
-        signs = [(self.glyphs.cursor if look.cursor else " ", ""), (self.glyphs.mark if look.marked else " ", "mark")]
-        pieces: list[tuple[str, str]] = [*signs]
-        for text, role in look.cells:
-            pieces += [(text, role), (" ", "")]
-        return self._strip(pieces, width, cursor=look.cursor)
-
-    def _strip(self, pieces: Iterable[tuple[str, str]], width: int, *, cursor: bool = False) -> Strip:
-        """What is seen of a line, ready for the terminal: one strip, for each costs as much as all of its text."""
-        left = self.scroll_offset.x
-        end, at = left + width, 0  # where the next piece begins
-        seen = []
-        for text, role in pieces:
-            start, at = at, at + cell_len(text)
-            if start < left or at > end:
-                text = _cut(text, left - start, end - start)
-            if text:
-                seen.append(Segment(text, self._style(role, cursor)))
-            if at >= end:
-                break
-        else:
-            seen.append(Segment(" " * (end - max(at, left)), self._style("", cursor)))
-        if self._ground is None:
-            self._ground = self.background_colors[1]
-        for filter in self.get_line_filters():
-            seen = filter.apply(seen, self._ground)
-        return Strip(seen, width)
-
-    def _style(self, role: str, cursor: bool = False) -> Style:
-        """How a role looks, on the cursor's line or not. Textual works it out anew for each frame."""
-        style = self._styles.get((role, cursor))
-        if style is None:
-            style = self.rich_style
-            # On the cursor's line every cell has the cursor's colours: two sets of them would fight.
-            for one in ("cursor" if cursor else "", role if not cursor or role == "mark" else ""):
-                style += self.get_component_rich_style(f"queue-table--{one}", partial=True) if one else Style.null()
-            self._styles[role, cursor] = style
-        return style
+        return self._strips.line(look) if look is not None else self._strips.absent(index == self.cursor)
 
     def _dirty(self, index: int) -> None:
         """Draw the line of this row again, if it is on the screen."""
