@@ -54,6 +54,30 @@ async def test_the_slowest_stranger_makes_room(relay):  # R03, R04
     assert one.told("closed")[0]["client"] == "127.0.0.1"
 
 
+async def test_who_was_slow_once_and_has_sent_a_message_since_is_not_the_slowest(relay):  # R04
+    one = await relay(STRANGER + TEN)
+    clients = [await one.session()]
+    (slowest,) = one.intake.sessions
+    slowest.since -= 10
+    clients += [await one.session() for _ in range(8)]
+    known = set(one.intake.sessions)
+    late = await one.session()  # to make room all are looked at, and the slowest few are remembered
+    assert (await clients[0].reply()).code == 421
+    (latest,) = one.intake.sessions - known
+    latest.since -= 1
+    for line in ("MAIL FROM:<a@b.example>", "RCPT TO:<x@ours.example>", "DATA", "."):
+        last = await clients[1].command(line)
+    assert last.code == 250
+    for client in clients[2:]:
+        await client.command("QUIT")
+    await until(lambda: len(one.intake.sessions) == 2)
+    others = [await one.session() for _ in range(7)]
+    newcomer = await one.session()
+    assert (await late.reply()).code == 421  # idle for longer than any other
+    for client in (clients[1], newcomer, *others):
+        assert (await client.command("NOOP")).code == 250
+
+
 @over_every_wire
 async def test_who_sends_data_at_a_pace_is_not_the_slowest(relay):  # R04
     one = await relay(STRANGER + TEN)

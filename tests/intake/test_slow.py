@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -141,3 +142,28 @@ async def test_who_is_in_a_handshake_makes_room_too(relay):  # R04
         b"",
         b"220 relay.example.org ESMTP mailtui\r\n421 4.3.2 relay.example.org Too many connections, try again later\r\n",
     )
+
+
+async def test_a_pause_for_errors_does_not_end_the_wait_for_the_disk(
+    relay,
+):  # 250 comes after the commit, and nothing before
+    one = await relay(STRANGER)
+    one.intake.timeouts = replace(one.intake.timeouts, error_pause=0.05)
+    one.queue.hold = True
+    client = await one.session()
+    (session,) = one.intake.sessions
+    await client.send(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<x@ours.example>\r\nBDAT 3\r\nx\r\n")
+    assert [(await client.reply()).code for _ in range(3)] == [250, 250, 250]
+    session.errors = PATIENT_ERRORS
+    await client.send(b"NOOP " + b"z" * 5000)  # too long, and not at its end
+    await until(lambda: session._skipped)
+    await client.send(b"\r\nBDAT 0 LAST\r\nNOOP\r\nQUIT\r\n")
+    assert (await client.reply()).code == 500
+    await until(lambda: one.queue.commits)
+    assert session.busy and session.committing
+    await asyncio.sleep(0.1)  # longer than the pause
+    assert session.busy and session.committing
+    one.queue.commits[0].set_result(None)
+    assert (await client.reply()).text.startswith("250 2.0.0 queued as ")
+    assert (await client.reply()).text == "250 2.0.0 Ok"
+    assert (await client.reply()).code == 221

@@ -58,7 +58,7 @@ class LiveRoutes:
     def use(self, settings: Settings) -> None:
         """Route by these settings, and by the live rows, from now on."""
         self._settings = settings
-        self._apply(self._rows)
+        self._apply()
 
     def rows(self) -> list[dict[str, Any]]:
         """Live rows and the file's, a dict each; `shadowed`: a live row of the same match beats it."""
@@ -79,10 +79,9 @@ class LiveRoutes:
         if refusal is not None:
             raise ValueError(refusal)
         control = Control(name, self._clock.now(), who=who, value={"target": target, **options})
-        rows = {**self._rows, name: control}
-        self._apply(rows)
         await self._store.set_control(ROUTE, control)
-        self._rows = rows
+        self._rows[name] = control
+        self._apply()
 
     async def unset(self, match: str) -> bool:
         """Take a live row back; False if there is none."""
@@ -90,12 +89,12 @@ class LiveRoutes:
         if name not in self._rows:
             return False
         await self._store.unset_control(ROUTE, name)
-        del self._rows[name]
-        self._apply(self._rows)
-        return True
+        gone = self._rows.pop(name, None) is not None  # else somebody else took it back meanwhile
+        self._apply()
+        return gone
 
-    def _apply(self, rows: Mapping[str, Control]) -> None:
-        self._router.use(self._settings, [_Row(name, control.value) for name, control in rows.items()])
+    def _apply(self) -> None:
+        self._router.use(self._settings, [_Row(name, control.value) for name, control in self._rows.items()])
 
 
 def _shown(match: str, value: Mapping[str, Any], source: str, shadowed: bool) -> dict[str, Any]:

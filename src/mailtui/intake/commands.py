@@ -253,7 +253,9 @@ def _idle(command: Command) -> Command:
 
     def counted(session: "Session", argument: bytes) -> None:
         if session.intake.limits.idles(session):
-            return session.hang_up(421, "4.7.0", "Too many commands without a message")
+            text = "Too many commands without a message"
+            session.intake.events.emit("closed", client=session.client, listener=session.door.name, text=text)
+            return session.hang_up(421, "4.7.0", text)
         return command(session, argument)
 
     return counted

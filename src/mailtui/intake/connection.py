@@ -1,8 +1,8 @@
 """The connection below a session: its replies, its clock and its end.
 
 Promises: replies leave together where their commands came together (RFC 2920); each wait has one deadline, and when it
-is over the client is told 421 before it is closed; what the client has not read yet is not lost to a reset; a message
-that is on its way to disk is answered first.
+is over the client is told 421 before it is closed; what the client has not read yet is not lost to a reset, unless it
+is closed for the sake of others; a message that is on its way to disk is answered first.
 """
 
 import asyncio

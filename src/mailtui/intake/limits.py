@@ -120,7 +120,7 @@ class Limits:
         self._grants = grants
         self._clients: Counter[int] = Counter()
         self._strangers = 0  # of the sessions
-        self._slowest: list[tuple[float, Session]] = []  # with what its slowness was; the slowest one is the last
+        self._slowest: list[tuple[float, Session]] = []  # with what `_since` was; the slowest one is the last
         self._looks = 0  # how often the last look at all sessions may still be relied on
         self._by_client: Rates[int] = Rates()
         self._by_user: Rates[str] = Rates()
@@ -193,19 +193,19 @@ class Limits:
         """Look at all sessions: who is a stranger, for grants come and go, and who are the slowest."""
         for each in self.sessions:
             self.regard(each)
-        slowness = {each: _slowness(each, now) for each in self.sessions if each.stranger and not each.committing}
-        found = heapq.nlargest(SLOWEST, slowness, key=slowness.__getitem__)
+        since = {each: _since(each) for each in self.sessions if each.stranger and not each.committing}
+        found = heapq.nsmallest(SLOWEST, since, key=since.__getitem__)
         # Behind the first, only those that stay slower than any that is still to come.
-        self._slowest = [(slowness[each], each) for each in found if slowness[each] >= 0 or each is found[0]][::-1]
+        self._slowest = [(since[each], each) for each in found if since[each] <= now or each is found[0]][::-1]
         self._looks = SLOWEST
 
     def _next_slowest(self, now: float) -> "Session | None":
-        """The slowest stranger that may be closed: of those that were found, while they are as they were; else by
+        """The slowest stranger that may be closed: of those that were found, if nothing has come from it since; else by
         another look."""
         for again in (True, False):
             while self._slowest:
-                slowness, each = self._slowest.pop()
-                if each.stranger and not each.committing and not self.trusts(each) and _slowness(each, now) >= slowness:
+                since, each = self._slowest.pop()
+                if each.stranger and not each.committing and not self.trusts(each) and _since(each) == since:
                     return each
             if again:
                 self._look(now)
@@ -281,12 +281,13 @@ def patience(rate: Per) -> int:
     return max(2, rate.amount // 10)
 
 
-def _slowness(session: "Session", now: float) -> float:
-    """Seconds without a message, less what its data have earned."""
+def _since(session: "Session") -> float:
+    """Since when it is slow: its beginning or its last message, and later by what its data have earned. Where it does
+    nothing this stands still, so that who is found to be slower than another stays so."""
     under_way = session.reception
     if under_way is None and session.transaction is not None:
         under_way = session.transaction.chunks
-    return now - session.since - (under_way.total / PACE if under_way is not None else 0.0)
+    return session.since + (under_way.total / PACE if under_way is not None else 0.0)
 
 
 def _words(rate: Per) -> str:

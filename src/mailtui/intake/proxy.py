@@ -49,6 +49,7 @@ def expect_header(session: "Session", transport: "asyncio.Transport") -> None:
     session.transport = transport
     session.announcing = session.handshaking = True
     session.intake.sessions.add(session)
+    session.intake.limits.regard(session)
     session.expect(session.intake.timeouts.handshake)
 
 

@@ -198,8 +198,10 @@ class Session(Connection):
                     self._input, self._position = b"", 0
                     self.reception.receive(data)
                     continue
-                if self._skipped and not self._skip():
-                    break
+                if self._skipped:
+                    if not self._skip():
+                        break
+                    continue  # its refusal may be one to wait for
                 position = self._position
                 end = self._input.find(b"\r\n", position)
                 if end < 0:
