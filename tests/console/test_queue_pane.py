@@ -8,6 +8,7 @@ import pytest
 from textual.pilot import Pilot
 
 from mailtui.clock import rfc3339
+from mailtui.console.link import AnswerError
 from mailtui.console.message.past import PastScreen
 from mailtui.console.message.screen import MessageScreen
 from mailtui.console.panes import card
@@ -127,6 +128,166 @@ async def test_the_first_rows_are_there_while_the_first_set_is_made_and_cannot_a
         await settled(pilot, app)
         assert app.pane.table.count == MILLION
         assert (app.pane.table.cursor, list(app.pane.table.marks)) == (2, [rid(0)])
+
+
+class GatedLink(FakeLink):
+    """Stands still at the requests that have `at` in them, as long as it is not ""."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__(numbers)
+        self.at = ""
+        self.reached, self.open = asyncio.Event(), asyncio.Event()
+
+    async def _gate(self, asked: str) -> None:
+        if self.at and self.at in asked:
+            self.reached.set()
+            await self.open.wait()
+
+    async def call(self, method: str, path: str, body: dict[str, Any] | None = None, *, lines: bool = False) -> Any:
+        await self._gate(f"{method} {path}")
+        return await super().call(method, path, body, lines=lines)
+
+    async def lines(self, path: str) -> list[Any]:
+        await self._gate(path)
+        return await super().lines(path)
+
+
+async def retaken_around(pilot: Pilot[None], app: FakeFrame, link: GatedLink, at: str, *keys: str) -> None:
+    """`ctrl+r`, the keys when the link stands still at `at`, and until it is done."""
+    before, link.at = app.pane.set, at
+    await pilot.press("ctrl+r")
+    await until(pilot, link.reached.is_set)
+    await pilot.press(*keys)
+    assert app.pane.set is before
+    link.at = ""
+    link.open.set()
+    await until(pilot, lambda: app.pane.set is not before)
+    await settled(pilot, app)
+
+
+@pytest.mark.parametrize("at", ["POST", "/index", "/rows"])
+async def test_marks_made_and_taken_off_while_a_set_is_taken_stay_so(at: str) -> None:
+    link = GatedLink(range(1000))
+    app = FakeFrame(link)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot, app)
+        await pilot.press("space", "space")  # 0 and 1
+        link.numbers = [number for number in range(-3, 1000) if number != 3]
+        await retaken_around(pilot, app, link, at, "space", "space", "g", "space")  # 2 and 3 on, 0 off
+        assert list(app.pane.table.marks) == [rid(1), rid(2)]
+        assert app.said[-1] == "1 marked recipient left the list; no longer marked"  # 3
+        await pilot.press("r", "g", "n")
+        assert app.verbs == [("queue.retry", {"ids": [rid(1), rid(2)]})]
+        assert app.pane.table.name_here == rid(1)
+        assert len(link.sets) == 1
+
+
+@pytest.mark.parametrize("at", ["POST", "/index", "/rows"])
+async def test_a_list_marked_whole_while_another_is_taken_is_dropped_aloud(at: str) -> None:
+    link = GatedLink(range(50))
+    app = FakeFrame(link)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot, app)
+        await pilot.press("j")
+        await retaken_around(pilot, app, link, at, "asterisk")
+        assert app.pane.table.marked == 0
+        assert app.said == ["50 marks dropped: they named the list that was before"]
+
+
+@pytest.mark.parametrize("at", ["POST", "/index", "/rows"])
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_range_that_is_open_while_a_set_is_taken_stays_where_it_began(at: str, early: bool) -> None:
+    link = GatedLink(range(1000))
+    app = FakeFrame(link)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot, app)
+        await pilot.press("j", "j", *(["v"] if early else []))
+        link.numbers = range(-3, 1000)
+        await retaken_around(pilot, app, link, at, *([] if early else ["v"]), "j", "j")
+        assert app.pane.selection() == {} and app.pane.table.marked == 3
+        await pilot.press("v")
+        await until(pilot, lambda: app.pane.table.marks)
+        assert list(app.pane.table.marks) == [rid(2), rid(3), rid(4)]
+
+
+async def test_an_open_range_whose_rows_changed_is_dropped_aloud() -> None:
+    link = FakeLink(range(1000))
+    app = FakeFrame(link)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot, app)
+        await pilot.press("j", "v", "j", "j", "j")
+        link.numbers = [number for number in range(1000) if number != 3]
+        await retaken(pilot, app)
+        assert app.pane.table.name_here == rid(4) and app.pane.table.marked == 0
+        assert app.said == ["the open range dropped: the list has changed in it"]
+
+
+class BusyLink(GatedLink):
+    """Makes no set while it is `busy`."""
+
+    busy = True
+
+    async def call(self, method: str, path: str, body: dict[str, Any] | None = None, *, lines: bool = False) -> Any:
+        await self._gate(f"{method} {path}")
+        if method == "POST" and self.busy:
+            raise AnswerError("the relay is busy", 1, 503)
+        return await super().call(method, path, body, lines=lines)
+
+
+async def test_a_first_set_that_failed_is_tried_for_again_and_what_is_wrong_is_shown_until_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    link = BusyLink(range(1000))
+    link.at = "POST"
+    app = FakeFrame(link)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.pane.table.count)  # the first rows
+        await pilot.press("j", "j", "space")
+        link.at = ""
+        link.open.set()
+        await until(pilot, lambda: not app.pane._taking)
+        app.pane._renewed = 0.0
+        app.pane.tick()
+        await pilot.pause()
+        assert not app.pane._taking and "the relay is busy" in shown(app)[-1]  # it is not asked at once
+        monkeypatch.setattr(pane_module, "FOLLOW", 0.0)
+        app.pane.tick()
+        await until(pilot, lambda: not app.pane._taking)
+        assert app.said == ["the relay is busy"] and "the relay is busy" in shown(app)[-1]
+        link.busy = False
+        app.pane.tick()
+        await settled(pilot, app)
+        table = app.pane.table
+        assert (table.count, table.cursor, list(table.marks)) == (1000, 3, [rid(2)])
+        assert "busy" not in shown(app)[-1]
+
+
+async def test_first_rows_that_come_late_do_not_take_the_place_of_the_set() -> None:
+    link = BusyLink(range(1000))
+    link.at = "/v1/queue?"
+    app = FakeFrame(link)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "the relay is busy" in shown(app)[-1] and not app.pane._taking)
+        link.busy = False
+        await pilot.press("ctrl+r")
+        await settled(pilot, app)
+        link.open.set()
+        await pilot.pause()
+        assert app.pane.table.count == 1000 and app.pane.table.whole
+
+
+async def test_first_rows_that_fail_in_an_unforeseen_way_cost_no_set() -> None:
+    class Broken(SlowLink):
+        async def lines(self, path: str) -> list[Any]:
+            if path.startswith("/v1/queue?"):
+                self.may.set()
+                raise KeyError("rid")
+            return await super().lines(path)
+
+    app = FakeFrame(Broken(range(1000)))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot, app)
+        assert app.pane.table.count == 1000 and app.said == []
 
 
 async def test_a_cursor_whose_row_left_goes_to_the_nearest_and_says_so() -> None:

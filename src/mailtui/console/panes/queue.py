@@ -178,7 +178,7 @@ class QueuePane(Widget, can_focus=False):
         if self._due or self._stale(clock):
             self._due = False
             self.retake()
-        elif clock - self._renewed >= RENEW and not self._renewing:
+        elif self.set is not None and clock - self._renewed >= RENEW and not self._renewing:
             self._renewed, self._renewing = clock, True
             self.run_worker(self._renew, group="renew", exit_on_error=False)  # type: ignore[arg-type]
 
@@ -200,12 +200,16 @@ class QueuePane(Widget, can_focus=False):
     # The set
 
     def _stale(self, clock: float) -> bool:
-        """True if the list should be taken again by itself: it is followed or empty, and the queue has changed."""
+        """True if the list should be taken again by itself: there is none yet, whatever rows are shown meanwhile; or it
+        is followed or empty, and the queue has changed."""
         table = self.table
+        if clock - self._taken < max(FOLLOW, FOLLOW_SHARE * self._took):
+            return False
+        if self.set is None:
+            return True
         if table.marked or (not self.following and table.count):
             return False
-        pause = max(FOLLOW, FOLLOW_SHARE * self._took)
-        return clock - self._taken >= pause and self.console.status.get("queue") != self._seen
+        return bool(self.console.status.get("queue") != self._seen)
 
     def _change(self, query: str, sort: str, reverse: bool) -> None:
         self.retake(query=query, sort=sort, reverse=reverse, top=query != self.query_text)
@@ -232,8 +236,10 @@ class QueuePane(Widget, can_focus=False):
                 wanted, self._wanted = self._wanted, None
                 await self._retake(wanted)
         except Exception as error:
+            before = self.note
             self._say(error)
-            self.console.flash(self.note[0], error=True)
+            if self.set is not None or self.note != before:  # the first list is tried for until it is there
+                self.console.flash(self.note[0], error=True)
         finally:
             self._taking = False
             self._taken = time.monotonic()
@@ -248,6 +254,7 @@ class QueuePane(Widget, can_focus=False):
         self._took, self._seen = self._taken - started, counts
         self.table.show(new.pages, cursor=new.cursor, marks=new.marks, face=self._face())
         self.table.places |= new.places
+        self.table.range_from = new.range_from
         if new.said:
             self.console.flash(new.said)
         self._write()
