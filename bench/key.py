@@ -22,7 +22,7 @@ from pathlib import Path
 
 from bench import procs, stock
 from bench.flow import DOMAIN, Flow
-from bench.million import RATE, ROWS
+from bench.million import RATE, ROWS, WAITING
 from bench.peers import Mailtui
 from bench.procs import MAILTUI, BenchError
 from bench.sink import sinking
@@ -46,18 +46,6 @@ STUCK, STARTED = 5.0, 30.0
 
 # The first rows of the screen are the frame's, and so are the last ones; a line that begins so has no row yet.
 SIGN, PLACEHOLDER = "▌", "…"
-
-CONFIG = """\
-hostname = "relay.test"
-[[listener]]
-name = "default"
-address = "127.0.0.1:{port}"
-[delivery]
-smarthost = "{nowhere}:25"
-[[route]]
-match = "{domain}"
-target = "smtp://[127.0.0.1]:{sink}"
-"""
 
 # A recipient, or the rid of one that was delivered before its row was ever read.
 _NAME = re.compile(r"\S+@\S+|[0-9A-Z]{13}\.\d+")
@@ -207,7 +195,7 @@ def prove(rows: int = ROWS, *, cache: Path, keys: int = KEYS) -> None:
     with procs.work_directory() as directory, sinking(directory) as sink:
         config = directory / "mailtui.toml"
         relay = Mailtui(directory, sink.port, config=config)
-        config.write_text(CONFIG.format(port=relay.port, sink=sink.port, domain=DOMAIN, nowhere=stock.NOWHERE))
+        config.write_text(WAITING.format(port=relay.port, sink=sink.port, domain=DOMAIN, nowhere=stock.NOWHERE))
         stock.copy(filled, relay.state)
         relay.start()
         try:

@@ -39,7 +39,8 @@ GRACE = 60
 # A quiet stretch, and how long after an event its effects count, in seconds.
 REST, AFTER = 10.0, 0.5
 
-CONFIG = """\
+# A relay on the stock: its mail waits for a host that does not answer, and what flows meanwhile goes to the sink.
+WAITING = """\
 hostname = "relay.test"
 [[listener]]
 name = "default"
@@ -49,9 +50,10 @@ smarthost = "{nowhere}:25"
 [[route]]
 match = "{domain}"
 target = "smtp://[127.0.0.1]:{sink}"
-{reports}
+"""
+CONFIG = f"""{WAITING}{{reports}}
 [queue]
-grace = "{grace}s"
+grace = "{{grace}}s"
 """
 # The bounces of the bulk sender find a host that takes them, instead of staying with the rest.
 TO_SINK = '[[route]]\nmatch = "{bulk}"\ntarget = "smtp://[127.0.0.1]:{sink}"\n'
